@@ -19,7 +19,7 @@ def postgres_url():
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def catalog(request):
-    """The vaults 1 and 2 are named v and w."""
+    """An empty catalog, whose vaults 1 and 2 are named v and w."""
     if request.param == "sqlite":
         database = MemoryDatabase()
     else:

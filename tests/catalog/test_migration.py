@@ -30,7 +30,7 @@ NEWEST = len(ENTRIES)
 GOLDEN = sorted(STORES.glob("schema-*"))
 PROCESSES = 4
 
-# Migrates the catalog at argv[1], and dies by SIGKILL at the statement number argv[2]; the last one is the COMMIT.
+# Migrates the catalog at argv[1], and is killed at statement number argv[2]; the last one is the COMMIT.
 KILLED = """
 import itertools, os, signal, sys
 from pathlib import Path
@@ -47,7 +47,7 @@ database.migrate()
 print(next(numbers) - 1)
 """
 
-# Says that it is ready, waits for a line, and migrates.
+# Reports that it is ready, waits for a line, and migrates.
 MIGRATING = """
 import sys
 from pathlib import Path
@@ -59,7 +59,7 @@ open_catalog(Path(sys.argv[1])).close()
 
 
 def made_at(path, version):
-    """A catalog of that version, made step by step, with the version rows as they were written."""
+    """Create a catalog of a version step by step, with the version rows of its time."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         if version:
@@ -72,13 +72,13 @@ def made_at(path, version):
 
 
 def content(path):
-    """Everything in a catalog: its schema and its rows."""
+    """Return the whole content of a catalog: its schema and its rows."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return list(connection.iterdump())
 
 
 def schema(path):
-    """The tables and indexes of a catalog, and the versions that it went through."""
+    """Return the tables and indexes of a catalog, and its history of versions."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         tables = sorted(map(repr, connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")))
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -87,38 +87,38 @@ def schema(path):
 
 
 def files(folder):
-    """Every file with its bytes, but for the index of the log, which is never on the disk."""
+    """Return the bytes of every file, except the index of the log, which is never on the disk."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".sqlite-shm"}
 
 
 @pytest.fixture
 def newest(tmp_path):
-    """The schema that a new catalog gets."""
+    """Return the schema of a new catalog."""
     path = tmp_path / "new.sqlite"
     open_catalog(path).close()
     return schema(path)
 
 
-def test_their_numbers_have_no_gap():
+def test_the_numbers_of_the_steps_have_no_gap():
     assert [int(entry.name.partition("_")[0]) for entry in ENTRIES] == list(range(1, NEWEST + 1))
 
 
 @pytest.mark.parametrize("version", range(NEWEST + 1))
-def test_every_version_comes_to_the_same_schema(tmp_path, newest, version):
+def test_every_version_is_migrated_to_the_same_schema(tmp_path, newest, version):
     path = made_at(tmp_path / "old.sqlite", version)
     open_catalog(path).close()
     assert schema(path) == newest
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
-def test_golden_catalogs_come_to_the_same_schema(tmp_path, newest, golden):
+def test_golden_catalogs_are_migrated_to_the_same_schema(tmp_path, newest, golden):
     path = copied(golden / "data", tmp_path / "data") / "catalog.sqlite"
     open_catalog(path).close()
     assert schema(path) == newest
 
 
 class BrokenOffError(Exception):
-    """Raised by a statement."""
+    """Raised by a statement of the test."""
 
 
 class Breaking:
@@ -135,8 +135,8 @@ class Breaking:
 
 
 @pytest.mark.parametrize("version", range(NEWEST))
-def test_a_statement_that_fails_leaves_the_old_version(tmp_path, newest, version):
-    """Each of them, one after the other; the next attempt goes through."""
+def test_a_failed_statement_leaves_the_old_version(tmp_path, newest, version):
+    """Each statement fails in turn, and the next attempt succeeds."""
     path = made_at(tmp_path / "old.sqlite", version)
     with closing(SqliteDatabase(path)) as database:
         before = content(path)
@@ -157,8 +157,8 @@ def _breaks_off(database, at):
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
-def test_a_process_that_is_killed_leaves_the_old_version(tmp_path, newest, golden):
-    """At each statement up to the COMMIT, on a catalog with rows; the next process goes through."""
+def test_a_killed_process_leaves_the_old_version(tmp_path, newest, golden):
+    """It is killed at each statement up to the COMMIT, on a catalog with rows. The next process succeeds."""
     path = copied(golden / "data", tmp_path / "data") / "catalog.sqlite"
     before = content(path)
     at = 1
@@ -176,7 +176,7 @@ def _killed(path, at):
 
 
 def test_several_processes_migrate_at_once(tmp_path, newest):
-    """One of them does it; the others find it done."""
+    """One of them migrates; the others find the newest schema."""
     for version in (0, NEWEST - 1):
         path = made_at(tmp_path / f"from {version}.sqlite", version)
         command = [sys.executable, "-c", MIGRATING, str(path)]
@@ -190,8 +190,8 @@ def test_several_processes_migrate_at_once(tmp_path, newest):
         assert schema(path) == newest
 
 
-def test_a_newer_schema_is_refused_and_stays_as_it_is(tmp_path):
-    """The error says what to do; not one byte of the directory changes."""
+def test_a_newer_schema_is_refused_and_unchanged(tmp_path):
+    """The error says what to do, and no byte of the directory changes."""
     data_dir = tmp_path / "data"
     open_service(data_dir).close()
     with closing(sqlite3.connect(data_dir / "catalog.sqlite")) as connection:

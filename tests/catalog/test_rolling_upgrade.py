@@ -16,14 +16,14 @@ ADDS_MORE = "CREATE TABLE pretended_too (name TEXT PRIMARY KEY);\n"
 
 @pytest.fixture(params=[ON_PATHS, ON_SERVICES])
 def place(request, tmp_path):
-    """A store of this version."""
+    """Create a store of this version."""
     with prepared(tmp_path, request.param) as place:
         yield place
 
 
 @pytest.fixture
 def later(monkeypatch):
-    """Open a store as a program with further steps would."""
+    """Open a store as a program with additional steps does."""
     known = migration.steps()
 
     def opened(place, *further):
@@ -35,7 +35,7 @@ def later(monkeypatch):
 
 
 def test_two_adjacent_versions_work_side_by_side(place, later):
-    """The newer one starts first; the older one opens its store, and both back up and restore."""
+    """The newer version starts first. The older one opens the same store, and both back up and restore."""
     running = SharedStore(place)
     newer = later(place, f"-- Pretended.\n-- readable by: {KNOWN}\n{ADDS}")
     older = SharedStore(place)
@@ -50,8 +50,8 @@ def test_two_adjacent_versions_work_side_by_side(place, later):
             one.service.close()
 
 
-def test_an_older_version_does_not_take_the_schema_back(place, later):
-    """The newer one's additions are still there when it starts again, and are not added twice."""
+def test_an_older_version_does_not_downgrade_the_schema(place, later):
+    """The additions of the newer version are still there when it starts again, and are not added twice."""
     step = f"-- readable by: {KNOWN}\n{ADDS}"
     later(place, step).service.close()
     SharedStore(place).service.close()
@@ -79,8 +79,8 @@ def test_a_version_that_is_too_old_is_refused(place, later, further):
             SharedStore(place)
 
 
-def test_a_node_that_runs_notices_that_it_is_too_old(place, later):
-    """Two versions later it serves no requests any more, whatever it has cached."""
+def test_a_running_node_notices_that_it_is_too_old(place, later):
+    """Two versions later it serves no more requests, not even cached content."""
     running = SharedStore(place)
     try:
         later(place, f"-- readable by: {KNOWN}\n{ADDS}").service.close()
@@ -95,7 +95,7 @@ def test_a_node_that_runs_notices_that_it_is_too_old(place, later):
 
 
 def test_each_step_declares_the_oldest_schema_that_may_use_it():
-    """A step says nothing, or names a version before its own, and not one that an earlier step has shut out."""
+    """A step declares nothing or an earlier version, but none that a previous step has excluded."""
     least = 0
     for number, text in enumerate(migration.steps(), start=1):
         readable_by = migration.readable_by(number, text)
@@ -103,8 +103,8 @@ def test_each_step_declares_the_oldest_schema_that_may_use_it():
         least = readable_by
 
 
-def test_a_catalog_from_before_that_was_said(tmp_path):
-    """It has no table of readers: it gets one with the next step."""
+def test_a_catalog_without_a_table_of_readers(tmp_path):
+    """The next opening creates the table."""
     path = tmp_path / "catalog.sqlite"
     database = open_catalog(path)
     database.write(lambda transaction: transaction.run("DROP TABLE schema_reader"))

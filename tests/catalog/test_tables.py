@@ -37,7 +37,7 @@ def database(request):
 
 @pytest.fixture
 def columns(database):
-    """By table, the columns it has."""
+    """Return the columns of each table."""
     query = SQLITE_COLUMNS if isinstance(database, MemoryDatabase) else POSTGRES_COLUMNS
     found = {}
     for table, column in database.read(lambda transaction: transaction.rows(query)):
@@ -46,7 +46,7 @@ def columns(database):
 
 
 def test_every_table_and_column_is_declared(columns):
-    """`cryo migrate` copies a new one, or NOT_OF_THE_STORE says why not."""
+    """`cryo migrate` copies a new table, or NOT_OF_THE_STORE says why not."""
     for name in NOT_OF_THE_STORE:
         columns.pop(name, None)
     assert columns == {table.name: set(table.columns) for table in TABLES}
@@ -58,7 +58,7 @@ def test_a_table_comes_after_those_it_refers_to():
         assert names.index(parent) < names.index(name)
 
 
-def test_rows_go_in_and_out_by_key(database):
+def test_rows_are_written_and_read_by_key(database):
     """Pages, steps and counts agree; replacing and deleting change one row only."""
     table = BY_NAME["chunk_list"]
     rows = [(number // 4, number % 4, number, bytes([number])) for number in range(10)]
@@ -74,7 +74,7 @@ def test_rows_go_in_and_out_by_key(database):
     assert database.read(partial(tables.page, table=table, after=None, limit=99)) == expected
 
 
-def test_many_rows_are_put_by_few_statements(database):
+def test_many_rows_are_inserted_by_few_statements(database):
     table = BY_NAME["idempotency"]
     rows = [("op", f"{number:06}", b"d", "a" * (number % 50), number) for number in range(9000)]
     database.write(partial(tables.insert, table=table, rows=rows))
@@ -96,16 +96,16 @@ def counted_to(database, table):
 
 
 @pytest.mark.parametrize("name", sorted(EMPTY_ROWS))
-def test_a_number_that_was_passed_is_not_given_out_again(database, name):
+def test_a_passed_number_is_never_given_out(database, name):
     table = BY_NAME[name]
     for number in (7, 3, 7):
         database.write(partial(tables.count_from, table=table, number=number))
         assert rows_of(database, table) == []
     assert rows_of(database, BY_NAME["vault"]) == []
     for _ in range(2):
-        assert 7 <= counted_to(database, table) <= 11  # asking may take some
+        assert 7 <= counted_to(database, table) <= 11  # the query may use up some
         assert rows_of(database, table) == []
 
 
-def test_every_number_is_known():
+def test_every_identity_column_has_an_empty_row():
     assert {table.name for table in TABLES if table.number} == set(EMPTY_ROWS)

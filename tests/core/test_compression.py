@@ -1,4 +1,4 @@
-"""Compression: round trips, what is tried and what is not, and what decoding refuses."""
+"""Compression: round trips, which data is compressed, and which input decoding refuses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT = b"".join(b"line %d of a text, and so on\n" % number for number in range(2
         st.builds(lambda start, size: NOISE[start : start + size], st.integers(0, 10_000), st.integers(0, 100_000)),
     )
 )
-def test_what_was_encoded_decodes(data):
+def test_encoded_data_decodes(data):
     codec, encoded = COMPRESSION.compress(data)
     assert len(encoded) <= len(data)
     assert decompress(codec, bytes(encoded), len(data)) == data
@@ -40,20 +40,20 @@ def test_text_shrinks(size):
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 1000, 16 << 10, (16 << 10) + 1, 100_000, 4 << 20])
-def test_noise_stays_the_very_same_object(size):
+def test_incompressible_data_is_returned_as_the_same_object(size):
     data = NOISE[:size]
     assert COMPRESSION.compress(data) == (Codec.STORED, data)
     assert COMPRESSION.compress(data)[1] is data
 
 
-def test_what_is_below_the_minimum_is_never_tried(monkeypatch):
+def test_data_below_the_minimum_is_never_compressed(monkeypatch):
     assert Compression(level=2).compress(bytes(63))[0] is Codec.ZSTD
     monkeypatch.setattr(COMPRESSION, "_engines", None)
     assert COMPRESSION.compress(bytes(63))[0] is Codec.STORED
 
 
 def records(size, seed=3):
-    """Words of random bytes from a vocabulary of 24 KiB: nothing in a sample of it repeats."""
+    """Return words of random bytes from a vocabulary of 24 KiB: a sample contains no repetition."""
     chance = random.Random(seed)
     words = [chance.randbytes(12) for _ in range(2048)]
     return b"".join(chance.choices(words, k=size // 12 + 1))[:size]
@@ -62,7 +62,7 @@ def records(size, seed=3):
 @pytest.mark.parametrize("compression", [COMPRESSION, Compression(level=3), STORE], ids=["2", "3", "store"])
 @pytest.mark.parametrize("piece", [16 << 10, 64 << 10, 1 << 20])
 @pytest.mark.parametrize("compressible", [records(2 << 20), TEXT], ids=["records", "text"])
-def test_what_repeats_between_noise_shrinks_whatever_samples_show(compression, piece, compressible):
+def test_repetition_that_no_sample_shows_shrinks(compression, piece, compressible):
     pieces = range(0, 2 << 20, piece)
     data = b"".join(part[start : start + piece] for start in pieces for part in (NOISE, compressible))
     codec, encoded = compression.compress(data)
@@ -86,12 +86,12 @@ TABLE = bytes(range(256)) * 4096
 @pytest.mark.parametrize(
     ("data", "kind"), [(TEXT, "text"), (NOISE, "dense"), (TABLE, "blocks"), (TABLE[1:], "code"), (TABLE[:-512], "code")]
 )
-def test_large_data_is_compressed_by_what_it_is(data, kind):
+def test_large_data_is_compressed_by_its_content(data, kind):
     assert STORE._chosen(data) is getattr(STORE._engines, kind)
 
 
 @pytest.mark.parametrize(("gain", "codec"), [(12, Codec.STORED), (13, Codec.ZSTD)])
-def test_gain_of_less_than_a_share_is_not_worth_it(monkeypatch, gain, codec):
+def test_a_small_gain_is_not_worth_it(monkeypatch, gain, codec):
     class Engines:
         class small:  # noqa: N801 - stands for an object
             @staticmethod
@@ -117,7 +117,7 @@ def test_a_wrong_length_is_refused_before_anything_is_allocated(length):
 
 
 def test_a_frame_that_claims_a_false_size_is_refused():
-    """The frame says 1 TiB; so does the caller; nothing of the sort follows."""
+    """The frame and the caller both claim 1 TiB, but there is little data."""
     frame = bytes.fromhex("28b52ffde0") + (1 << 40).to_bytes(8, "little") + bytes.fromhex("010000")
     assert zstandard.frame_content_size(frame) == 1 << 40
     with pytest.raises(DamagedDataError):
@@ -131,7 +131,7 @@ def test_garbage_is_refused(data):
 
 
 def test_a_damaged_frame_is_refused_or_of_the_right_length():
-    """zstd itself carries no checksum here: the envelope's tag does. Decoding never crashes nor grows."""
+    """The frame has no checksum, because the envelope has a tag. Decoding neither crashes nor exceeds the length."""
     encoded = bytearray(zstandard.compress(TEXT[:5000]))
     for position in range(len(encoded)):
         damaged = bytearray(encoded)
@@ -141,12 +141,12 @@ def test_a_damaged_frame_is_refused_or_of_the_right_length():
 
 
 @pytest.mark.parametrize("level", [1, 2, 3, 9])
-def test_every_level_is_decoded_by_the_same(level):
+def test_one_decoder_reads_every_level(level):
     codec, encoded = Compression(level=level).compress(TEXT[:50_000])
     assert codec is Codec.ZSTD
     assert decompress(codec, bytes(encoded), 50_000) == TEXT[:50_000]
 
 
-def test_a_codec_that_there_is_not_is_refused():
+def test_an_unknown_codec_is_refused():
     with pytest.raises(DamagedDataError, match="codec 2"):
         decompress(2, bytes(100), 100)

@@ -1,4 +1,4 @@
-"""Identifiers: random ones in AWS's shape, counted ones for tests."""
+"""Identifiers: random ones in the form of AWS, and counted ones for tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cryostore.core.ids import counting_ids, random_id
 
 
 def test_random_ids_are_upper_case_uuids_and_differ():
-    """The shape of AWS Backup's own job ids."""
+    """They have the form of job ids of AWS Backup."""
     first, second = random_id(), random_id()
     assert first != second
     assert str(uuid.UUID(first)).upper() == first

@@ -11,7 +11,7 @@ from cryostore.core import interrupts
 from cryostore.core.interrupts import check, check_task, deferred, interruptible, is_requested
 
 
-def tell(number=signal.SIGINT):
+def interrupt(number=signal.SIGINT):
     signal.raise_signal(number)
 
 
@@ -20,7 +20,7 @@ def test_a_signal_is_raised_at_a_safe_point_and_once(number):
     with deferred():
         check()
         assert not is_requested()
-        tell(number)
+        interrupt(number)
         assert is_requested()
         with pytest.raises(KeyboardInterrupt):
             check()
@@ -36,32 +36,32 @@ def test_an_interruptible_call_is_interrupted_at_once():
     with os.fdopen(read, "rb") as source, os.fdopen(write, "wb"), deferred():
         main = threading.get_ident()
         # Not at once: Python misses a signal that arrives just before the system call until the next one.
-        teller = threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGTERM))
-        teller.start()
+        sender = threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGTERM))
+        sender.start()
         with pytest.raises(KeyboardInterrupt), interruptible:
             os.read(source.fileno(), 1)
-        teller.join()
+        sender.join()
         check()
 
 
 def test_no_interruptible_call_begins_after_a_request():
     with deferred():
-        tell()
+        interrupt()
         with pytest.raises(KeyboardInterrupt), interruptible:
-            pytest.fail("it waits")
-        tell()  # the same request again: clean-up code is no longer interruptible
+            pytest.fail("the call began")
+        interrupt()  # the same request again: clean-up code is no longer interruptible
 
 
 def test_a_second_request_is_raised_at_once(monkeypatch):
     now = 1.0
     monkeypatch.setattr(interrupts.time, "monotonic", lambda: now)
     with deferred():
-        tell()
+        interrupt()
         now += interrupts.SAME_REQUEST_SECONDS
-        tell(signal.SIGHUP)  # a terminal and its shell both send a signal
+        interrupt(signal.SIGHUP)  # a terminal and its shell both send a signal
         now += 0.1
         with pytest.raises(KeyboardInterrupt):
-            tell()
+            interrupt()
 
 
 def test_the_main_thread_ends_other_threads():
@@ -76,7 +76,7 @@ def test_the_main_thread_ends_other_threads():
             raised.append(error)
 
     with deferred():
-        tell()
+        interrupt()
         other = threading.Thread(target=run)
         other.start()
         other.join()
@@ -97,7 +97,7 @@ def test_a_waiting_thread_does_not_block_the_main_one():
         other = threading.Thread(target=run)
         other.start()
         assert inside.wait(10)
-        tell()
+        interrupt()
         leave.set()
         other.join()
         with pytest.raises(KeyboardInterrupt):
@@ -105,10 +105,10 @@ def test_a_waiting_thread_does_not_block_the_main_one():
 
 
 def test_handlers_are_restored_and_those_of_other_code_stay(monkeypatch):
-    mine = [signal.SIG_IGN, lambda *_: None]
+    foreign = [signal.SIG_IGN, lambda *_: None]
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     try:
-        for handler in mine:
+        for handler in foreign:
             signal.signal(signal.SIGHUP, handler)
             with deferred():
                 assert signal.getsignal(signal.SIGHUP) is handler
@@ -122,7 +122,7 @@ def test_handlers_are_restored_and_those_of_other_code_stay(monkeypatch):
 def test_a_nested_context_has_no_effect():
     with deferred():
         with deferred(), pytest.raises(KeyboardInterrupt), interruptible:
-            tell()
+            interrupt()
         assert is_requested()
         check()
     assert not is_requested()
@@ -131,7 +131,7 @@ def test_a_nested_context_has_no_effect():
 def test_a_request_ends_a_sleep():
     with deferred():
         interrupts.sleep(0.001)
-        tell()
+        interrupt()
         begun = time.monotonic()
         interrupts.sleep(60)
         assert time.monotonic() - begun < 30
@@ -154,7 +154,7 @@ def test_a_task_is_interrupted_in_its_own_thread_too():
     with deferred():
         begin()
         assert not raised
-        tell()
+        interrupt()
         begin()
         assert raised
         with pytest.raises(KeyboardInterrupt):
@@ -166,16 +166,16 @@ def test_a_second_signal_does_not_kill_a_run_that_ends(monkeypatch):
     now = 1.0
     monkeypatch.setattr(interrupts.time, "monotonic", lambda: now)
     with deferred():
-        tell()
+        interrupt()
         with pytest.raises(KeyboardInterrupt):
             check()
-    tell(signal.SIGTERM)  # Python's own handler would end the test run
+    interrupt(signal.SIGTERM)  # Python's own handler would end the test run
     now += 2.0
     with pytest.raises(KeyboardInterrupt):
-        tell(signal.SIGTERM)
+        interrupt(signal.SIGTERM)
     with deferred():  # a new run starts without a request
         check()
-        tell(signal.SIGTERM)
+        interrupt(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             check()
     interrupts.restore_handlers()
@@ -188,4 +188,4 @@ def test_without_a_context_nothing_has_an_effect():
     with interruptible:
         assert not is_requested()
     with pytest.raises(KeyboardInterrupt):
-        tell()
+        interrupt()

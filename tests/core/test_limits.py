@@ -1,4 +1,4 @@
-"""Limits: configured down, never up."""
+"""Limits: a server may lower them, and never raise them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_defaults_are_those_of_the_specification():
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
-def test_each_goes_down_but_not_up(name):
-    """Down to one; above the default or below one it is refused by name."""
+def test_each_limit_may_be_lowered_but_not_raised(name):
+    """Values from 1 to the default are valid. The error for any other value names the limit."""
     assert getattr(Limits(**{name: 1}), name) == 1
     for value in (0, -1, getattr(Limits(), name) + 1):
         with pytest.raises(ValueError, match=name):

@@ -1,4 +1,4 @@
-"""Secrets on paper: what is printed can be typed in, and a mistake is found where it was made."""
+"""Secrets on paper: printed lines can be typed in, and the error for a typing mistake names its line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ OTHER = Paper(title="A SECRET 1", name="another", comment=(), line_bytes=10, end
 
 
 @given(st.binary(max_size=100), st.binary(max_size=40))
-def test_what_is_written_is_read(data, stands_for):
+def test_a_printed_secret_reads_back(data, stands_for):
     assert PAPER.read(PAPER.write(data, stands_for).encode(), lambda _: stands_for) == data
 
 
-def test_what_stands_for_the_bytes_must_be_the_same():
+def test_the_public_value_must_match():
     text = PAPER.write(b"secret", b"public").encode()
     for wrong in (b"other", None):
         with pytest.raises(ConfigurationError, match="END"):
@@ -30,7 +30,7 @@ def test_lines_of_another_kind_are_refused():
         PAPER.read(OTHER.write(b"secret", b"").encode(), lambda _: b"")
 
 
-def test_no_error_repeats_what_was_typed():
+def test_no_error_repeats_the_input():
     first, *rest = PAPER.write(bytes(range(30)), b"").partition("01  ")[2].splitlines()
     typed = "\n".join(["A SECRET 1", f"01  {first[:-1]}X", *rest])
     with pytest.raises(ConfigurationError) as caught:

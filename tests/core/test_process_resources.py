@@ -26,7 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how):
-    """Page faults of fifty 4 MiB buffers."""
+    """Return the page faults of fifty 4 MiB buffers."""
     run = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=False)
     if run.returncode == 3:
         pytest.skip("the C library has no mallopt")
@@ -35,13 +35,13 @@ def faults(how):
 
 
 def test_buffers_are_kept():
-    """The pages of a freed buffer serve the next one."""
+    """The next buffer reuses the pages of a freed one."""
     assert faults("keep") < 1024
 
 
 @pytest.mark.parametrize("length", [0, 1, UNFILLED_BYTES_MIN - 1, UNFILLED_BYTES_MIN, UNFILLED_BYTES_MIN + 1, 4 << 20])
 def test_an_unfilled_buffer_is_like_any_other(length):
-    """It has the length asked for, is nobody else's, and can be written, and grow, like any bytearray."""
+    """It has the requested length, shares no memory, and can be written and extended like any bytearray."""
     first, second = unfilled(length), unfilled(length)
     assert type(first) is bytearray
     assert len(first) == len(second) == length
@@ -52,13 +52,13 @@ def test_an_unfilled_buffer_is_like_any_other(length):
     assert second == b"b" * length
 
 
-def test_the_limit_is_the_soft_one_of_this_moment(monkeypatch):
+def test_the_limit_is_the_current_soft_limit(monkeypatch):
     limits = iter([(10, 20), (15, 20)])
     monkeypatch.setattr(resource, "getrlimit", lambda _: next(limits))
     assert [open_file_limit(), open_file_limit()] == [10, 15]
 
 
-def test_the_limit_is_raised_to_the_hard_one(monkeypatch):
+def test_the_limit_is_raised_to_the_hard_limit(monkeypatch):
     limits = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 20))
     monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
@@ -67,7 +67,7 @@ def test_the_limit_is_raised_to_the_hard_one(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [OSError(1, "not permitted"), ValueError("not allowed to raise maximum limit")])
-def test_a_refusal_leaves_the_limit_as_it_is(monkeypatch, error):
+def test_a_refusal_leaves_the_limit_unchanged(monkeypatch, error):
     def refuse(_, both):
         raise error
 

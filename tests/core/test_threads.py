@@ -1,4 +1,4 @@
-"""Threads of a run: after a shutdown, or the end of their context, none runs, whenever an interrupt came."""
+"""Threads of a run: after a shutdown, or the end of their context, no thread is left, despite interrupts."""
 
 import queue
 import signal
@@ -13,7 +13,7 @@ from cryostore.model.errors import ServiceUnavailableException
 from support.waiting import until
 
 
-def test_a_thread_that_was_being_started_has_ended_too(monkeypatch):
+def test_shutdown_also_joins_a_thread_whose_start_was_interrupted(monkeypatch):
     begin = threading.Thread.start
     ran, go_on = threading.Event(), threading.Event()
     started, ended = [], []
@@ -70,7 +70,7 @@ def test_a_queued_task_never_starts():
     assert [future.cancelled() for future in futures] == [False, True, True]
 
 
-def test_a_closed_target_refuses(tmp_path):
+def test_closed_target_directories_refuse_access(tmp_path):
     target = TargetDirectories(bytes(tmp_path))
     number = target.add(0, b"below", None, created=True)
     target.close()
@@ -79,7 +79,7 @@ def test_a_closed_target_refuses(tmp_path):
             pass
 
 
-def test_after_a_shutdown_request_no_running_task_is_waited_for():
+def test_a_shutdown_request_ends_the_wait_for_a_task():
     go_on = threading.Event()
     with deferred(), Threads(1, "test") as pool:
         future = pool.submit(go_on.wait, 10)
@@ -97,7 +97,7 @@ def test_after_a_shutdown_request_no_running_task_is_waited_for():
         assert task_result(future) is True
 
 
-def test_a_time_out_of_the_task_itself_is_raised():
+def test_a_timeout_error_of_the_task_itself_is_raised():
     def late():
         raise TimeoutError("its own")
 
@@ -106,7 +106,7 @@ def test_a_time_out_of_the_task_itself_is_raised():
 
 
 def test_an_error_caused_by_the_shutdown_is_an_interrupt():
-    """For example that of a request that is no longer retried."""
+    """One example is the error of a request that is no longer retried."""
 
     def ended():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -120,7 +120,7 @@ def test_an_error_caused_by_the_shutdown_is_an_interrupt():
             task_result(future)
 
 
-def test_the_thread_runs_until_the_context_ends():
+def test_a_background_thread_runs_until_its_context_ends():
     running, ended = threading.Event(), []
 
     def run(end):
@@ -134,7 +134,7 @@ def test_the_thread_runs_until_the_context_ends():
     assert ended == ["beside"]
 
 
-def test_the_thread_ends_after_an_error_too():
+def test_a_background_thread_also_ends_after_an_error():
     ended = threading.Event()
 
     def run(end):

@@ -1,4 +1,4 @@
-"""Time: the forms clients send, and the one Cryostore counts in."""
+"""Time: the text forms that clients send, and milliseconds."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MOMENT = 1_516_925_490.087
         "2018-01-26 00:11:30.087Z",
     ],
 )
-def test_every_form_names_the_same_moment(text):
+def test_every_form_has_the_same_value(text):
     """ISO 8601 with or without fraction and zone (then UTC), and epoch seconds."""
     assert parse_timestamp(text) == pytest.approx(MOMENT, abs=1e-6)
 
 
 @pytest.mark.parametrize("text", ["2018-01-26", "2018-01-26T00:00", "2018-01-26T00:00:00Z", "1516924800"])
 def test_shorter_forms(text):
-    """What is left out is zero."""
+    """Omitted parts are zero."""
     assert parse_timestamp(text) == 1_516_924_800
 
 
@@ -51,20 +51,20 @@ def test_shorter_forms(text):
     ],
 )
 def test_other_texts_are_refused(text):
-    """Anything else is a ValueError, never a crash or a wrong moment."""
+    """Any other text is a ValueError, never another error or a wrong time."""
     with pytest.raises(ValueError, match="."):
         parse_timestamp(text)
 
 
 @given(st.integers(min_value=0, max_value=253_402_300_799_999))
 def test_milliseconds_survive_the_wire(moment):
-    """A moment in milliseconds is the same after a trip as seconds, and as ISO text."""
+    """A time in milliseconds is unchanged after conversion to seconds or ISO text and back."""
     assert milliseconds(seconds(moment)) == moment
     assert milliseconds(parse_timestamp(iso_text(seconds(moment)))) == moment
 
 
-def test_frozen_clock_moves_when_told():
-    """Tests advance the clock; real clocks jump back at times, and so can this one."""
+def test_a_frozen_clock_moves_only_by_advance():
+    """It can also go back, as real clocks sometimes do."""
     clock = FrozenClock(1000)
     clock.advance(500)
     assert clock() == 1500
@@ -73,5 +73,5 @@ def test_frozen_clock_moves_when_told():
 
 
 def test_wall_clock_counts_in_milliseconds():
-    """The real clock is between the year this was written and the year 2100."""
+    """The real time is between the year of this test and 2100."""
     assert 1_700_000_000_000 < wall_clock() < 4_102_444_800_000

@@ -17,7 +17,7 @@ def clock(monkeypatch):
     return Clock
 
 
-def test_all_numbers_begin_at_zero():
+def test_all_numbers_start_at_zero():
     assert Traffic("blobs").numbers() == dict.fromkeys(NUMBERS, 0.0)
 
 
@@ -33,7 +33,7 @@ def test_a_request_is_counted_and_timed(clock, seconds, bucket):
     assert sum(numbers[name] for name in traffic.BUCKETS) == 1
 
 
-def test_a_request_with_an_error_counts_too(clock):
+def test_a_failed_request_counts_too(clock):
     counters = Traffic("blobs")
     with pytest.raises(OSError, match="away"), counters.request():
         raise OSError("away")

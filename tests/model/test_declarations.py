@@ -1,7 +1,7 @@
-"""The declarations, compared with the published models of both APIs.
+"""Declarations of operations, compared with the published models of both APIs.
 
-Backup Storage: a table beside this file, because no current SDK has the model. AWS Backup: the model in the installed
-botocore; every member that is left out is listed here, so that leaving one out is a decision.
+Backup Storage has a table beside this file, because no current SDK has the model. AWS Backup has the model in the
+installed botocore. Every member that is left out is listed here, so that leaving one out is a decision.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def published():
 
 
 def described(members):
-    """The declared members in the terms of the table."""
+    """Return the declared members in the terms of the table."""
     return {
         member.name: [
             LOCATIONS[type(member.binding)] or "document",
@@ -101,7 +101,7 @@ def _kind(member):
 
 
 def widened(members):
-    """The table's members, with one term for both kinds of integer."""
+    """Return the members of the table, with one term for both kinds of integer."""
     return {
         name: [place, called, kind.replace("integer", "long"), need]
         for name, (place, called, kind, need) in members.items()

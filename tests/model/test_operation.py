@@ -1,4 +1,4 @@
-"""Declarations: members compiled from an annotated struct, and the check of arguments."""
+"""Declarations: members compiled from an annotated struct, and the validation of arguments."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ CHUNK = PutChunk(
 
 
 def changed(operation, **arguments):
-    """The same call with other arguments."""
+    """Return the same call with other arguments."""
     return msgspec.structs.replace(operation, **arguments)
 
 
-def test_a_declaration_knows_where_members_travel():
-    """Places, wire names, API names and requirements come from the annotations."""
+def test_a_declaration_has_the_location_of_each_member():
+    """Locations, wire names, API names and requirements come from the annotations."""
     declaration = PutChunk.declaration
     assert [member.wire_name for member in declaration.at(Label)] == ["jobId", "uploadId", "chunkIndex"]
     assert [member.wire_name for member in declaration.at(Query)] == ["length", "checksum", "checksum-algorithm"]
@@ -52,7 +52,7 @@ def test_a_declaration_knows_where_members_travel():
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_path_label_is_a_member_and_every_member_is_documented(name):
-    """A path has exactly the labels that are declared; people can read what each operation and input is for."""
+    """A path has exactly the declared labels, and each operation and input has a description."""
     declaration = OPERATIONS[name]
     labels = {part[1:-1] for part in declaration.path.split("/") if part.startswith("{")}
     assert labels == {member.wire_name for member in declaration.at(Label)}
@@ -74,14 +74,14 @@ def test_every_path_label_is_a_member_and_every_member_is_documented(name):
     ],
 )
 def test_an_error_names_argument_value_and_rule(arguments, message):
-    """A caller needs them to correct the call."""
+    """The caller needs all three to correct the call."""
     with pytest.raises(IllegalArgumentException) as caught:
         PutChunk.declaration.check(changed(CHUNK, **arguments), LIMITS)
     assert caught.value.message.startswith(message)
 
 
 def test_lowered_limits_are_enforced():
-    """A limit that a rule names is looked up at each check."""
+    """A limit that a rule names is read at each validation."""
     PutChunk.declaration.check(CHUNK, Limits(chunk_bytes_max=1))
     with pytest.raises(IllegalArgumentException, match="between 0 and 1"):
         PutChunk.declaration.check(changed(CHUNK, length=2), Limits(chunk_bytes_max=1))

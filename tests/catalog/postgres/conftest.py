@@ -1,4 +1,4 @@
-"""Two openings of one catalog on PostgreSQL, which stand for two nodes."""
+"""One catalog on PostgreSQL, opened twice: by two nodes."""
 
 from __future__ import annotations
 

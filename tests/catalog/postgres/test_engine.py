@@ -63,7 +63,7 @@ def thing(database):
     database.write(add(b"hot"))
 
 
-def test_a_statement_has_one_plan_whatever_its_numbers(database):
+def test_a_statement_has_one_plan_for_numbers_of_any_size(database):
     def work(transaction):
         for number in (1, 1 << 20, 1 << 40, True, -(2**63)):
             transaction.row("SELECT pack_number FROM pack WHERE pack_number = :n", n=number)
@@ -72,8 +72,8 @@ def test_a_statement_has_one_plan_whatever_its_numbers(database):
     assert len(database.read(work)) == 1
 
 
-def test_numbers_are_not_given_out_again(database):
-    """Neither one that was put in by hand nor those below it, even if its row is gone."""
+def test_numbers_are_never_reused(database):
+    """Neither an explicitly inserted number nor those below it, even after its row is deleted."""
 
     def upload(number):
         return lambda t: (
@@ -105,14 +105,14 @@ def test_numbers_are_not_given_out_again(database):
 
 
 class Steps:
-    """Halts a unit of work between two of its statements, each time it runs."""
+    """Pauses a unit of work between two of its statements, each time it runs."""
 
     def __init__(self):
         self.runs = 0
         self.halted, self.go_on = threading.Event(), threading.Event()
 
     def halt(self):
-        """Count a run; the first one waits here."""
+        """Count a run; the first run waits here."""
         self.runs += 1
         if self.runs == 1:
             self.halted.set()
@@ -121,14 +121,14 @@ class Steps:
 
 @pytest.fixture
 def steps(database, other):
-    """Halts the writer between its steps; releases it at the end of the test."""
+    """Pauses the writer between its steps, and releases it at the end of the test."""
     steps = Steps()
     yield steps
     steps.go_on.set()
 
 
 def refer(transaction, steps=None):
-    """As PutChunk: refer to a chunk that the vault holds and note the epoch; may halt between the two."""
+    """Refer to a chunk of the vault and note the epoch, as PutChunk does; may pause between the two."""
     assert chunks.mark_used(transaction, 1, DIGEST)
     if steps is not None:
         steps.halt()
@@ -136,7 +136,7 @@ def refer(transaction, steps=None):
 
 
 def marked(transaction):
-    """A page of the collector's marking pass."""
+    """Read a page of the marking pass of garbage collection."""
     return [row.digest for row in references.upload_chunks(transaction, after=(0, -1), limit=100)]
 
 
@@ -146,7 +146,7 @@ def used_epoch(transaction):
 
 @pytest.fixture
 def chunk(database):
-    """A chunk that nothing refers to, last used in the epoch before the first collection."""
+    """An unreferenced chunk, last used in the epoch before the first collection."""
     row = ChunkRow(1, "pack", 0, 10, 5)
     assert database.write(lambda t: chunks.insert(t, 1, DIGEST, row, epoch=0, now_ms=0))
 
@@ -157,10 +157,10 @@ def in_thread(action):
     return thread
 
 
-def test_a_writer_of_the_old_epoch_does_not_commit_behind_the_marking_pass(database, other, chunk, steps):
-    """The writer reads the epoch; a run begins, and marks where the writer is about to write; the writer goes on.
+def test_a_writer_of_the_old_epoch_does_not_commit_after_the_marking_pass(database, other, chunk, steps):
+    """The writer reads the epoch. Then a run begins, and marks the rows where the writer is about to write.
 
-    It may not be committed with the old epoch: its chunk would be neither marked nor used. It runs again.
+    The writer must not commit with the old epoch: its chunk would be neither marked nor used. It runs again.
     """
     writer = in_thread(lambda: database.write(lambda t: refer(t, steps)))
     assert steps.halted.wait(60)
@@ -174,7 +174,7 @@ def test_a_writer_of_the_old_epoch_does_not_commit_behind_the_marking_pass(datab
     assert other.read(marked) == [DIGEST]
 
 
-def test_a_marking_pass_does_not_overlook_a_writer_of_the_old_epoch(database, other, chunk, steps):
+def test_the_marking_pass_does_not_miss_a_writer_of_the_old_epoch(database, other, chunk, steps):
     """As above, but the writer commits between the snapshot of the pass and its read: one of them runs again."""
     pages = Steps()
     writer = in_thread(lambda: database.write(lambda t: refer(t, steps)))
@@ -197,8 +197,8 @@ def test_a_marking_pass_does_not_overlook_a_writer_of_the_old_epoch(database, ot
     assert other.read(used_epoch) == 1 or found == [[DIGEST]]
 
 
-def test_one_that_only_reads_counts_even_if_its_work_raises(database, other, chunk, steps):
-    """A refusal is valid in some order of all transactions, too: the writer must run again."""
+def test_a_read_only_transaction_is_serialized_even_if_its_work_raises(database, other, chunk, steps):
+    """An error, too, is valid in some order of all transactions: the writer must run again."""
     writer = in_thread(lambda: database.write(lambda t: refer(t, steps)))
     assert steps.halted.wait(60)
     other.write(collections.next_epoch)
@@ -213,8 +213,8 @@ def test_one_that_only_reads_counts_even_if_its_work_raises(database, other, chu
     assert steps.runs == 2
 
 
-def test_reads_that_are_in_the_way_again_and_again_wait_for_their_turn(database, other, chunk, monkeypatch):
-    """At last a read runs when nothing can be in its way: it is answered, however busy the others are."""
+def test_a_read_with_repeated_conflicts_waits_for_a_safe_snapshot(database, other, chunk, monkeypatch):
+    """In the end a read runs without possible conflicts: it succeeds under any load of writes."""
     said = []
     honest = postgres_session.Session.say
     monkeypatch.setattr(postgres_session.Session, "say", lambda self, text: (said.append(text), honest(self, text))[1])
@@ -230,7 +230,7 @@ def test_reads_that_are_in_the_way_again_and_again_wait_for_their_turn(database,
     assert [text for text in said if text.startswith("BEGIN")] == ["BEGIN READ ONLY DEFERRABLE"]
 
 
-# --- writers that meet
+# --- concurrent writers
 
 
 def count_up(transaction):
@@ -240,15 +240,15 @@ def count_up(transaction):
 
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.usefixtures("thing")
-def test_a_statement_that_was_passed_over_is_not_taken_for_prepared(database, at_once):
-    """One before it failed just when it was to be prepared, in a session that had rolled back before it prepared any.
+def test_a_skipped_statement_does_not_count_as_prepared(database, at_once):
+    """An earlier statement failed while it was being prepared, in a session that had rolled back before.
 
-    It would fail for as long as the session lasts.
+    Otherwise the skipped one would fail until the end of the session.
     """
 
     def write(name):
         unit = FixedStatements([adding(name), numbering(b"hot", 1)])
-        database.write(unit if at_once else unit.__call__)  # which is not known beforehand
+        database.write(unit if at_once else unit.__call__)  # whose statements are not known beforehand
 
     def fail():
         with pytest.raises(psycopg.errors.UniqueViolation):
@@ -265,8 +265,8 @@ def test_a_statement_that_was_passed_over_is_not_taken_for_prepared(database, at
 
 
 @pytest.mark.usefixtures("thing")
-def test_a_batch_that_runs_again_is_nothing_for_the_log(database, caplog):
-    """The library warns about skipped statements; with many nodes that would be a line for every few writes."""
+def test_a_batch_that_runs_again_is_not_logged(database, caplog):
+    """The library warns about skipped statements; with many nodes that would be a line every few writes."""
     for _ in range(5):  # it depends on how fast the server is
         with pytest.raises(UnexpectedRowCountError):
             database.write(FixedStatements([numbering(b"none", 1), *[adding(b"%d" % number) for number in range(50)]]))
@@ -280,8 +280,8 @@ def test_every_increment_of_a_hot_row_counts_once(database, other, thing):
     assert database.read(numbers) == [200]
 
 
-def test_a_batch_that_met_another_takes_its_turn_alone(database, other, thing, steps):
-    """During the second attempt no other process writes, so it succeeds whatever the others do."""
+def test_a_batch_with_a_conflict_is_retried_alone(database, other, thing, steps):
+    """No other process writes during the second attempt, so it always succeeds."""
 
     def work(transaction):
         (number,) = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"hot")
@@ -302,8 +302,8 @@ def test_a_batch_that_met_another_takes_its_turn_alone(database, other, thing, s
     assert database.read(numbers) == [2]
 
 
-def test_a_row_that_another_was_quicker_to_add_is_seen_the_second_time(database, other, thing, steps):
-    """A rule of the schema that only the other's row breaks is no error of this unit of work."""
+def test_a_row_that_another_node_has_just_added_is_seen_by_the_retry(database, other, thing, steps):
+    """A constraint that only the other's row violates is not an error of this unit of work."""
 
     def blind(transaction):
         transaction.row("SELECT 1")
@@ -320,8 +320,8 @@ def test_a_row_that_another_was_quicker_to_add_is_seen_the_second_time(database,
     assert database.read(names) == [b"hot", b"new"]
 
 
-def test_a_refusal_is_checked_like_an_answer(database, thing):
-    """A unit of work that refuses is run again in a transaction that is then committed, alone or with others."""
+def test_an_error_of_a_unit_of_work_is_validated_like_a_result(database, thing):
+    """A unit of work that raises runs again in a transaction that is then committed, alone or with others."""
     runs = []
 
     def refuse(transaction):
@@ -333,8 +333,8 @@ def test_a_refusal_is_checked_like_an_answer(database, thing):
     assert len(runs) == 2
 
 
-def test_a_statement_whose_error_is_dropped_fails_its_unit_of_work(database, thing):
-    """And nothing of it is taken for committed."""
+def test_a_suppressed_error_of_a_statement_fails_its_unit_of_work(database, thing):
+    """Nothing of the unit of work counts as committed."""
 
     def work(transaction):
         add(b"a")(transaction)
@@ -364,7 +364,7 @@ def test_the_error_names_the_problem_of_each_host():
     assert "\n" not in told.value.message
 
 
-def test_a_database_that_does_not_exist_is_the_operators_to_make(postgres_url):
+def test_a_missing_database_is_a_configuration_error(postgres_url):
     with pytest.raises(ConfigurationError, match="does not exist") as refused:
         PostgresDatabase(at(postgres_url, "nowhere"))
     assert "PGPASSWORD" in refused.value.hint
@@ -383,7 +383,7 @@ def test_the_session_has_the_settings_that_the_catalog_needs(database):
         assert database.write(lambda t, name=name: t.row(f"SHOW {name}")) == (value,)
 
 
-def test_writers_leave_no_row_behind_when_they_end(postgres_url):
+def test_writers_remove_their_row_at_shutdown(postgres_url):
     with closing(PostgresDatabase(postgres_url)) as database:
         for _ in range(3):
             other = PostgresDatabase(postgres_url)

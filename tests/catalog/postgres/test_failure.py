@@ -1,4 +1,4 @@
-"""Errors of PostgreSQL: the reason that each has, and the error that callers get."""
+"""Errors of PostgreSQL: the reason of each, and the error that callers get."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_code_decides_the_reason(kind, expected):
     assert reason(kind("said"), writing=True) is reason(kind("said"), writing=False) is expected
 
 
-def test_a_standby_is_only_a_lost_session_to_writers():
+def test_a_standby_counts_as_a_lost_session_for_writers_only():
     error = errors.ReadOnlySqlTransaction("said")
     assert reason(error, writing=True) is Reason.LOST
     assert reason(error, writing=False) is Reason.OWN
@@ -49,7 +49,7 @@ def test_a_standby_is_only_a_lost_session_to_writers():
         (psycopg.OperationalError, StorageUnavailableError),
     ],
 )
-def test_callers_get_an_error_that_says_whether_to_wait(kind, expected):
+def test_the_error_for_callers_says_whether_waiting_helps(kind, expected):
     told = translate(kind("what the server said"))
     assert type(told) is expected
     assert "what the server said" in told.message
@@ -87,7 +87,7 @@ def test_waiting_helps_unless_the_server_refused_the_role_or_database(text, for_
     assert told.message.startswith("postgresql://u@host/db")
 
 
-def test_a_role_without_rights_is_told_how_to_get_them():
+def test_the_error_for_a_role_without_rights_says_how_to_grant_them():
     told = refusal(errors.InsufficientPrivilege("permission denied"), "postgresql://u@host/db")
     assert isinstance(told, ConfigurationError)
     assert "ALTER DATABASE" in told.hint

@@ -1,4 +1,4 @@
-"""PostgreSQL's plans for statements whose cost is promised: each uses the index that was made for it."""
+"""Query plans of PostgreSQL: each statement with a promised cost uses the index made for it."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ ONE_GENERATION = """
 
 @pytest.fixture(scope="module")
 def urls():
-    """A catalog without rows that was never analysed, and one with rows that was."""
+    """An empty catalog without statistics, and one with rows and statistics."""
     with postgres.new_database() as empty, postgres.new_database() as filled:
         with closing(PostgresDatabase(filled)) as database:
             database.write(lambda t: t.session.say(FILLED))
@@ -169,18 +169,18 @@ def urls():
 
 
 class UndoneError(Exception):
-    """Raised so that nothing of it remains."""
+    """Raised to roll the transaction back."""
 
 
 def nodes(plan):
-    """A plan's nodes, each with those below it."""
+    """Yield the nodes of a plan, each before its children."""
     yield plan
     for below in plan.get("Plans", ()):
         yield from nodes(below)
 
 
 def plans(transaction, work):
-    """The plans of all statements of a unit of work, as they are prepared."""
+    """Return the plans of all statements of a unit of work, as prepared statements."""
     before = {row[0] for row in transaction.rows("SELECT name FROM pg_prepared_statements")}
     for _ in range(PREPARE_AFTER + 1):
         transaction.run("SAVEPOINT again")
@@ -194,8 +194,8 @@ def plans(transaction, work):
             yield statement, row[0][0]["Plan"]
 
 
-def test_a_commit_does_not_read_the_base_it_was_made_on():
-    """Statistics from a time with one generation must not make a query for another one read all of the first."""
+def test_a_commit_does_not_read_its_base():
+    """Statistics from a time with one generation must not make a query of another one read all of the first."""
     with postgres.new_database() as url, closing(PostgresDatabase(url)) as database:
         database.write(lambda t: t.session.say(ONE_GENERATION))
         found = []
@@ -216,7 +216,7 @@ def test_a_commit_does_not_read_the_base_it_was_made_on():
 
 @pytest.mark.parametrize("content", ["empty", "filled"])
 def test_each_query_uses_its_index(urls, content):
-    """Whatever the tables hold, and whether or not they were ever analysed: nothing is read from end to end."""
+    """With any content and with or without statistics: no query scans a whole table."""
     found = []
 
     def look(transaction):
@@ -224,7 +224,7 @@ def test_each_query_uses_its_index(urls, content):
             for statement, plan in plans(transaction, work):
                 for node in nodes(plan):
                     whole = node["Node Type"] == "Seq Scan" and node["Relation Name"] not in OF_ONE_ROW
-                    # Without rows a sort is as good to the server as an index in that order.
+                    # For an empty table the server may prefer a sort to an index in that order.
                     sort = node["Node Type"] == "Sort" and content == "filled" and name not in SORTED
                     if whole or sort or node["Node Type"] == "Bitmap Heap Scan":
                         found.append((name, node["Node Type"], statement))

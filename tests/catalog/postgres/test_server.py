@@ -24,7 +24,7 @@ from cryostore.service.opening.address import without_secrets
         "postgresql://u:geheim@host/db?nonsense=geheim",
     ],
 )
-def test_a_url_that_cannot_be_read_is_not_repeated(url):
+def test_the_error_for_an_invalid_url_does_not_repeat_it(url):
     with pytest.raises(ConfigurationError) as refused:
         ServerUrl(url)
     assert "eim" not in refused.value.message + refused.value.hint
@@ -45,20 +45,20 @@ def test_a_url_is_shown_without_its_password():
         ("a:1,[::1]:2", "a:1,[::1]:2"),
     ],
 )
-def test_several_hosts_are_shown_as_they_are_named(hosts, shown):
+def test_several_hosts_are_shown_in_the_notation_of_the_url(hosts, shown):
     assert ServerUrl(f"postgresql://u:geheim@{hosts}/db").shown == f"postgresql://u@{shown}/db"
     assert without_secrets(f"postgresql://u:geheim@{hosts}/db?password=geheim") == f"postgresql://u@{shown}/db"
 
 
 @pytest.mark.parametrize("wanted", ["any", "standby", "prefer-standby", "read-only"])
-def test_a_replica_is_no_catalog(wanted):
+def test_a_url_that_accepts_replicas_is_refused(wanted):
     with pytest.raises(ConfigurationError, match="replica"):
         ServerUrl(f"postgresql://u@a,b/db?target_session_attrs={wanted}")
     ServerUrl("postgresql://u@a,b/db?target_session_attrs=primary")
 
 
-def test_the_certificates_of_the_system_need_a_libpq_that_knows_them(monkeypatch):
-    """The bundled one does; an older one would look for a file named `system`."""
+def test_system_certificates_need_a_recent_libpq(monkeypatch):
+    """The bundled libpq supports them; an older one would look for a file named `system`."""
     url = "postgresql://cryostore@catalog.example/cryostore?sslmode=verify-full&sslrootcert=system"
     assert ServerUrl(url).parameters["sslrootcert"] == "system"
     monkeypatch.setattr(psycopg.pq, "version", lambda: 150_004)
@@ -75,7 +75,7 @@ def test_the_settings_of_a_usable_server(database):
     assert {found.is_flushed, found.has_checksums} <= {0, 1}
 
 
-def test_a_role_that_may_not_change_a_table_is_noticed(database):
+def test_a_role_without_the_right_to_change_a_table_is_found(database):
     """The change of rights is rolled back, because other tests use the same database."""
     found = []
 
@@ -90,7 +90,7 @@ def test_a_role_that_may_not_change_a_table_is_noticed(database):
     assert database.read(find_settings).may_write == 1
 
 
-def test_time_is_that_of_the_database(database):
+def test_the_clock_has_the_time_of_the_database(database):
     (before,) = database.read(lambda t: t.row(postgres.TIME))
     now = database.now_ms()
     (after,) = database.read(lambda t: t.row(postgres.TIME))
@@ -98,7 +98,7 @@ def test_time_is_that_of_the_database(database):
 
 
 def test_time_never_goes_back(monkeypatch):
-    """Not when the database's does, as after a failover; and it does not stand still for longer than that."""
+    """It stands still while the database's clock catches up, as after a failover, and no longer."""
     elapsed = itertools.count(100)
     monkeypatch.setattr(server, "_elapsed_seconds", lambda: next(elapsed))
     clock = DatabaseClock()

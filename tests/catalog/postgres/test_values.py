@@ -1,4 +1,4 @@
-"""Values and statements on their way to PostgreSQL and back."""
+"""Translation of values and statements between Python and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import itertools
 from cryostore.catalog.postgres.values import translated
 
 
-def test_named_values_are_translated_and_nothing_else():
+def test_only_named_values_are_translated():
     assert translated("SELECT ':a', b::text, 5 % 2 WHERE c = :c_1 AND d = :c_1") == (
         b"SELECT ':a', b::text, 5 %% 2 WHERE c = %(c_1)s AND d = %(c_1)s"
     )
 
 
-def test_texts_keep_their_order_whatever_is_in_them(database):
-    """U+0000, which PostgreSQL has no place for, among them; and whatever language the server sorts by."""
+def test_all_texts_keep_their_order(database):
+    """Including U+0000, which PostgreSQL cannot store, and with any default collation of the server."""
     texts = ["".join(some) for some in itertools.product(["", "\0", "\1", "\2", "a", "B", "é"], repeat=3)]
     texts = sorted(set(texts))
     database.write(lambda t: t.run('CREATE TABLE texts (value TEXT COLLATE "C" UNIQUE)'))
@@ -26,7 +26,7 @@ def test_texts_keep_their_order_whatever_is_in_them(database):
         )
 
 
-def test_every_text_of_the_schema_is_in_the_order_of_bytes(database):
+def test_every_text_column_sorts_by_bytes(database):
     statement = (
         "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = 'public'"
         " AND data_type = 'text' AND coalesce(collation_name, '') <> 'C' AND table_name <> 'catalog_writer'"
@@ -34,7 +34,7 @@ def test_every_text_of_the_schema_is_in_the_order_of_bytes(database):
     assert database.read(lambda t: t.rows(statement)) == []
 
 
-def test_sums_and_truths_are_whole_numbers(database):
+def test_sums_and_booleans_are_integers(database):
     statement = "SELECT sum(n), n = 2, count(*) FROM (SELECT CAST(:n AS BIGINT) AS n) AS one GROUP BY n"
     (found,) = database.read(lambda t: t.rows(statement, n=2))
     assert found == (2, 1, 1)

@@ -1,4 +1,4 @@
-"""Claims: one holder at a time, tokens that grow, and nothing that a former holder can still do."""
+"""Claims: one holder at a time, growing fencing tokens, and former holders that are shut out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hold(catalog, fence):
 
 
 def is_lost(catalog, fence):
-    """Whether the holder with this number can do nothing any more, and changes nothing by trying."""
+    """Return whether the holder with this number is shut out, and its attempts change nothing."""
     before = find(catalog)
     for attempt in (hold, lambda *arguments: renew(*arguments, NOW_MS * 2)):
         with pytest.raises(ClaimLostError):
@@ -54,7 +54,7 @@ def test_work_that_was_never_claimed(catalog):
     assert catalog.read(claims.held) == []
 
 
-def test_a_claim_names_its_holder_its_begin_and_its_end(catalog):
+def test_a_claim_names_its_holder_begin_and_end(catalog):
     row = claim(catalog, "node/1")
     assert row == ClaimRow("work", "node/1", 1, NOW_MS + LEASE_MS, NOW_MS, 0, "", "")
     assert find(catalog) == row
@@ -68,7 +68,7 @@ def test_a_claim_names_its_holder_its_begin_and_its_end(catalog):
     assert find(catalog).fencing_token == 1
 
 
-def test_works_are_claimed_one_by_one(catalog):
+def test_each_kind_of_work_is_claimed_separately(catalog):
     rows = [claim(catalog, f"node/{work}", work=work) for work in "ba"]
     assert catalog.read(claims.held) == sorted(rows)
 
@@ -77,8 +77,8 @@ def test_works_are_claimed_one_by_one(catalog):
     ("after_ms", "free"),
     [(0, False), (LEASE_MS, False), (LEASE_MS + 1, True), (-LEASE_MS, False), (-LEASE_MS - 1, True), (-(10**12), True)],
 )
-def test_a_lease_lapses_and_one_far_ahead_does_not_count(catalog, after_ms, free):
-    """Within a lease before its beginning it counts: two who read the clock are not of one mind to the millisecond."""
+def test_a_lease_expires_and_one_too_far_ahead_does_not_count(catalog, after_ms, free):
+    """A lease that begins slightly in the future counts, because two readings of the clock may differ."""
     first = claim(catalog, "first")
     assert first.is_free(now_ms=NOW_MS + after_ms, lease_ms=LEASE_MS) == free
     if free:
@@ -98,7 +98,7 @@ def test_an_expired_lease_that_was_not_taken_over_can_be_renewed(catalog):
     assert release(catalog, 1)
 
 
-def test_a_claim_that_was_given_back_is_free_and_its_number_is_not_used_again(catalog):
+def test_a_released_claim_is_free_and_its_number_is_never_reused(catalog):
     for count in range(1, 4):
         assert claim(catalog, "node").fencing_token == count
         assert release(catalog, count, finished_ms=NOW_MS + count if count != 2 else None, place=f"place {count}")
@@ -109,7 +109,7 @@ def test_a_claim_that_was_given_back_is_free_and_its_number_is_not_used_again(ca
     assert claim(catalog, "node").place == "place 3"
 
 
-def test_a_transaction_of_a_fenced_holder_leaves_nothing(catalog):
+def test_a_transaction_of_a_fenced_holder_has_no_effect(catalog):
     claim(catalog, "first")
     claim(catalog, "second", NOW_MS + 2 * LEASE_MS)
 
@@ -124,7 +124,7 @@ def test_a_transaction_of_a_fenced_holder_leaves_nothing(catalog):
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def open_another(request, tmp_path):
-    """How another process opens the same catalog."""
+    """Return a function that opens the same catalog as another process would."""
     if request.param == "sqlite":
         return lambda: open_catalog(tmp_path / "catalog.sqlite")
     url = request.getfixturevalue("postgres_url")
@@ -132,7 +132,7 @@ def open_another(request, tmp_path):
 
 
 def test_of_many_simultaneous_claims_one_succeeds(open_another):
-    """Again and again, each on a catalog of its own, until the work was done so often; each time under a new number."""
+    """Each process opens the catalog itself, and all claim until the work was done often enough. No number repeats."""
     fences = []
     with closing(open_another()) as first, closing(open_another()) as second, closing(open_another()) as third:
         catalogs = (first, second, third)

@@ -11,7 +11,7 @@ def test_the_epoch_grows_by_one(catalog):
     assert catalog.read(epoch.epoch) == 3
 
 
-def test_unknown_commits_are_kept_until_they_are_set_again(catalog):
+def test_the_number_of_unknown_commits_is_kept_until_it_is_set_again(catalog):
     assert catalog.read(epoch.unknown_commits) == 0
     catalog.write(lambda t: epoch.set_unknown_commits(t, 7))
     catalog.write(epoch.next_epoch)

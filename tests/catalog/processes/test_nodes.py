@@ -1,4 +1,4 @@
-"""Reports of nodes: they count while they are young, and go when they are old or from a clock that was ahead."""
+"""Reports of nodes: they count while they are recent; old ones and those from the future are deleted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def live(catalog, now_ms=NOW_MS):
     return catalog.read(lambda t: nodes.live(t, now_ms=now_ms))
 
 
-def test_the_last_report_of_each_node_counts(catalog):
+def test_the_latest_report_of_each_node_counts(catalog):
     put(catalog, report("b"), report("a", trouble="no disk"), report("b", NOW_MS + 1, keys=()))
     assert live(catalog) == [report("a", trouble="no disk"), report("b", NOW_MS + 1, keys=())]
 
@@ -38,7 +38,7 @@ def test_old_reports_and_those_from_the_future_do_not_count(catalog):
     assert live(catalog, NOW_MS + LIVE_MS) == []
 
 
-def test_a_node_that_shuts_down_leaves(catalog):
+def test_the_report_of_a_node_is_deleted_at_shutdown(catalog):
     put(catalog, report("a"), report("b"))
     catalog.write(lambda t: nodes.leave(t, "a"))
     assert [node.name for node in live(catalog)] == ["b"]

@@ -1,4 +1,4 @@
-"""Who needs a damaged chunk: versions, recovery points, jobs, child lineages and uploads."""
+"""What a damaged chunk affects: versions, recovery points, jobs, child lineages and uploads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lineage(catalog, parent=None):
     return catalog.write(lambda t: lineages.insert(t, 1, parent))
 
 
-def test_a_version_says_which_generations_see_it(catalog):
+def test_a_version_has_the_generations_that_see_it(catalog):
     here = lineage(catalog)
     first = catalog.write(lambda t: objects.put(t, Segment(here, 2), b"n", CONTENT))
     catalog.write(lambda t: objects.put(t, Segment(here, 5), b"n", CONTENT))
@@ -36,7 +36,7 @@ def test_points_of_a_range_of_generations(catalog):
     assert sorted(points) == [AffectedPoint(f"P{number}", "v", "arn:r", None, 7) for number in (1, 2)]
 
 
-def test_jobs_that_have_not_ended(catalog):
+def test_only_open_jobs_are_affected(catalog):
     here = lineage(catalog)
     for job_id, generation, completed_ms in (("J", 2, None), ("ended", 2, 9), ("later", 5, None)):
         row = job_row(job_id, lineage_id=here, generation=generation, completed_ms=completed_ms)

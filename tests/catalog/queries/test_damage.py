@@ -1,4 +1,4 @@
-"""Marks of damaged chunks: they hold at one location, and are found page by page."""
+"""Marks of damaged chunks: they apply to one location, and are listed page by page."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_a_chunk_that_moved_meanwhile_is_not_marked(catalog):
     assert catalog.read(lambda t: damage.stands(t, HERE))
 
 
-def test_a_chunk_of_a_deleted_vault_does_not_stand(catalog):
+def test_a_chunk_of_a_deleted_vault_is_no_longer_located(catalog):
     insert(catalog, vault=9)
     assert not catalog.read(lambda t: damage.stands(t, HERE._replace(vault_id=9)))
 
 
-def test_a_reader_marks_by_the_name_of_the_pack(catalog):
+def test_a_reader_marks_a_chunk_by_the_name_of_its_pack(catalog):
     row = insert(catalog)
 
     def mark_read(row):
@@ -57,7 +57,7 @@ def test_a_reader_marks_by_the_name_of_the_pack(catalog):
     assert mark_read(row)
 
 
-def test_damaged_chunks_come_by_vault_and_digest(catalog):
+def test_damaged_chunks_are_listed_by_vault_and_digest(catalog):
     for vault, digest in ((2, A), (1, B), (1, A)):
         insert(catalog, digest, vault=vault)
     for vault, digest in ((2, A), (1, A)):

@@ -1,4 +1,4 @@
-"""References to chunks: each of them is on one page, in the order of garbage collection's marking."""
+"""References to chunks: each is on exactly one page, in the order in which garbage collection marks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ A, B = b"a" * 32, b"b" * 32
 
 
 def upload(catalog, upload_id, job_id, *chunks):
-    """An upload with chunks, each an index and a digest; returns its number."""
+    """Add an upload with chunks, each an index and a digest; return its number."""
 
     def work(transaction):
         uploads.insert(transaction, upload_id=upload_id, job_id=job_id, name=b"n", throw_on_duplicate=False, now_ms=0)
@@ -26,7 +26,7 @@ def upload(catalog, upload_id, job_id, *chunks):
     return catalog.write(work)
 
 
-def test_chunks_of_all_uploads_come_by_upload_and_index(catalog):
+def test_chunks_of_all_uploads_are_listed_by_upload_and_index(catalog):
     catalog.write(lambda t: jobs.insert(t, job_row("J", vault_id=2)))
     one = upload(catalog, "U", "J", (5, B), (0, A))
     other = upload(catalog, "V", "gone", (0, B))
@@ -41,14 +41,14 @@ def test_chunks_of_all_uploads_come_by_upload_and_index(catalog):
     assert page((other, 0)) == []
 
 
-def test_an_upload_of_a_vault_that_is_gone_names_none(catalog):
+def test_an_upload_of_a_deleted_vault_has_no_vault(catalog):
     number = upload(catalog, "U", "no such job", (0, A))
     assert catalog.read(lambda t: references.upload_chunks(t, after=(0, -1), limit=10)) == [
         UploadedChunk(number, 0, None, A)
     ]
 
 
-def test_objects_come_by_id_whether_seen_or_not(catalog):
+def test_objects_are_listed_by_id_whether_visible_or_not(catalog):
     lineage = catalog.write(lambda t: lineages.insert(t, 2, None))
     packed = chunk_lists.pack([ChunkEntry(0, 5, A, 1)])
     small = ObjectContent(0, 5, 1, A, 1, chunks=packed)
@@ -71,7 +71,7 @@ def test_objects_come_by_id_whether_seen_or_not(catalog):
     assert catalog.read(lambda t: references.objects(t, after=third, limit=10)) == []
 
 
-def test_parts_of_a_list_come_in_order(catalog):
+def test_parts_of_a_list_are_in_order(catalog):
     parts = [b"first", b"second", b"third"]
     catalog.write(lambda t: chunk_lists.insert_parts(t, 7, [(n, 1000 * n, part) for n, part in enumerate(parts)]))
     catalog.write(lambda t: chunk_lists.insert_parts(t, 8, [(0, 0, b"other")]))
@@ -85,7 +85,7 @@ def test_parts_of_a_list_come_in_order(catalog):
 
 
 def test_a_chunk_moves_from_its_upload_to_its_object_in_one_transaction(catalog):
-    """A reader that reads uploads first and objects second misses no chunk that was there when it began."""
+    """A reader that reads uploads first and objects second misses no chunk that existed when it began."""
     lineage = catalog.write(lambda t: lineages.insert(t, 1, None))
     catalog.write(lambda t: jobs.insert(t, job_row("J")))
     number = upload(catalog, "U", "J", (0, A))

@@ -1,4 +1,4 @@
-"""Queries of a store's copy: notes on blobs, and the packs and records that must be copied."""
+"""Queries for copying a store: notes on blobs, and the packs and records to copy."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def golden(name):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_format_is_the_released_one(name):
-    """Lists that any released version wrote are read for ever, and written alike while the version is 1 or 2."""
+def test_the_format_is_that_of_released_versions(name):
+    """Lists of every released version can be read, and are still written the same in version 1 and 2."""
     assert pack(GOLDEN[name]).hex() == golden(name).hex()
     assert unpack(golden(name)) == GOLDEN[name]
 
@@ -61,15 +61,15 @@ def test_unpack_reverses_pack(entries):
     assert unpack(pack(entries)) == entries
 
 
-def test_the_largest_chunk_fits_beside_its_form():
+def test_the_largest_length_fits_beside_the_form():
     largest = Limits().chunk_bytes_max
     for form in Form:
         (entry,) = unpack(pack([ChunkEntry(0, largest, bytes(32), form)]))
         assert (entry.length, entry.form) == (64 << 20, form)
 
 
-def test_chunks_in_a_row_need_no_indexes():
-    """A list of consecutive indexes, wherever it begins, takes 36 bytes a chunk; one with gaps 44."""
+def test_consecutive_chunks_need_no_indexes():
+    """A list of consecutive indexes with any first index takes 36 bytes per chunk; one with gaps takes 44."""
     run = [ChunkEntry(INDEX_MAX - 9 + place, 1, bytes(32), 0) for place in range(10)]
     assert len(pack(run)) == 20 + 36 * 10
     assert len(pack([*run[:3], *run[4:]])) == 20 + 44 * 9
@@ -96,7 +96,7 @@ def test_every_missing_or_extra_byte_is_noticed(name):
 
 @given(st.binary(max_size=100))
 def test_foreign_bytes_are_refused(foreign):
-    """Even under a checksum that fits, nothing but a list is read as one."""
+    """Even with a matching checksum, only a list is read as a list."""
     with pytest.raises(DamagedDataError):
         unpack(foreign + struct.pack(">I", zlib.crc32(foreign) ^ 1))
     try:
@@ -106,7 +106,7 @@ def test_foreign_bytes_are_refused(foreign):
     assert 16 + len(entries) * 36 <= len(foreign)
 
 
-def test_a_count_beyond_all_memory_is_refused():
+def test_a_count_that_exceeds_the_data_is_refused():
     head = struct.pack(">BxxxIQ", 2, 2**32 - 1, 0)
     with pytest.raises(DamagedDataError):
         unpack(head + struct.pack(">I", zlib.crc32(head)))
@@ -121,7 +121,7 @@ def part(first, count, *, step=1):
 
 @pytest.fixture
 def database():
-    """A catalog with list 7 of three parts, and another list on either side."""
+    """A catalog with list 7 in three parts, between two other lists."""
     database = MemoryDatabase()
     lists = {
         6: [part(0, 3)],
@@ -136,7 +136,7 @@ def database():
 
 
 def first_indexes(database, list_id, index):
-    """The first index of each part from the one with `index` on."""
+    """Return the first index of each part, from the part with `index` on."""
     return database.read(
         lambda t: [unpack(chunks)[0].chunk_index for chunks in chunk_lists.parts_from(t, list_id, index)]
     )
@@ -149,7 +149,7 @@ def first_indexes(database, list_id, index):
         (10**6 - 1, [5000, 10**6]), (10**6, [10**6]), (INDEX_MAX, [10**6]),
     ],
 )  # fmt: skip
-def test_reading_begins_at_the_part_that_holds_the_index(database, index, wanted):
+def test_reading_begins_at_the_part_with_the_index(database, index, wanted):
     assert first_indexes(database, 7, index) == wanted
 
 
@@ -157,18 +157,18 @@ def test_a_list_without_parts_is_empty(database):
     assert first_indexes(database, 9, 0) == []
 
 
-def test_a_part_written_again_replaces_the_first(database):
-    """As when a completion was cut off and is repeated."""
+def test_a_part_that_is_written_again_replaces_the_first(database):
+    """The repetition of an interrupted completion does so."""
     database.write(lambda t: chunk_lists.insert_parts(t, 7, [(1, 4000, pack(part(4000, 5)))]))
     assert first_indexes(database, 7, 0) == [10, 4000, 10**6]
 
 
-def test_delete_removes_one_list_alone(database):
+def test_delete_removes_only_one_list(database):
     database.write(lambda t: chunk_lists.delete(t, 7))
     assert [first_indexes(database, list_id, 0) for list_id in (6, 7, 8)] == [[0], [], [0]]
 
 
-def test_delete_some_removes_so_many_and_tells(database):
+def test_delete_some_returns_how_many_it_removed(database):
     removed = [database.write(lambda t: chunk_lists.delete_some(t, 7, 2)) for _ in range(3)]
     assert removed == [2, 1, 0]
     assert [first_indexes(database, list_id, 0) for list_id in (6, 7, 8)] == [[0], [], [0]]

@@ -1,4 +1,4 @@
-"""Chunk rows: which bytes a vault offers, and what moves, condemns, heals and deletes them."""
+"""Chunk rows: which bytes writers may link, and how rows are moved, condemned, healed and deleted."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_a_chunk_belongs_to_one_vault(catalog):
     assert not is_known(catalog, A, vault=2)
 
 
-def test_the_first_location_of_offered_bytes_stays(catalog):
+def test_a_sound_chunk_keeps_its_first_location(catalog):
     assert insert(catalog, A)
     assert insert(catalog, A, row(pack="q", offset=300))
     assert find(catalog, A) == row()
 
 
 @pytest.mark.parametrize("why", ["condemned", "damaged"])
-def test_bytes_that_are_not_offered_get_a_new_location(catalog, why):
+def test_a_condemned_or_damaged_chunk_gets_a_new_location(catalog, why):
     insert(catalog, A)
     assert condemn(catalog, A) if why == "condemned" else mark_damaged(catalog, A)
     assert not is_known(catalog, A)
@@ -75,7 +75,7 @@ def test_bytes_in_a_retired_pack_must_be_stored_again(catalog):
 
 
 def test_a_new_pack_must_be_from_the_current_epoch(catalog):
-    """A pack without a row may be one that was given up in an earlier epoch."""
+    """A pack without a row may have been abandoned in an earlier epoch."""
     catalog.write(epoch.next_epoch)
     assert not insert(catalog, A, at_epoch=0)
     assert insert(catalog, A, at_epoch=1)
@@ -90,7 +90,7 @@ def test_the_statements_do_what_insert_does(catalog):
     assert find(catalog, A) == row()
 
 
-def test_known_bytes_come_with_their_lengths_and_the_epoch(catalog):
+def test_known_chunks_have_their_lengths_and_the_epoch(catalog):
     insert(catalog, A)
     insert(catalog, B, row(offset=200))
     condemn(catalog, B)
@@ -119,7 +119,7 @@ def test_a_condemnation_in_the_future_is_set_to_now(catalog):
     assert swept.condemned_ms == 5
 
 
-def test_a_row_goes_after_its_quarantine_and_never_before(catalog):
+def test_a_row_is_deleted_after_its_quarantine_and_never_before(catalog):
     insert(catalog, A)
     condemn(catalog, A, now_ms=5)
 
@@ -133,7 +133,7 @@ def test_a_row_goes_after_its_quarantine_and_never_before(catalog):
     assert not remove(5)
 
 
-def test_pages_go_by_vault_and_digest(catalog):
+def test_pages_are_sorted_by_vault_and_digest(catalog):
     for vault, digest in [(2, A), (1, C), (1, A)]:
         insert(catalog, digest, vault=vault)
     keys = [(1, A), (1, C), (2, A)]
@@ -157,7 +157,7 @@ def test_steps_are_counted_in_the_order_of_pages(catalog, monkeypatch):
     assert catalog.read(lambda t: chunks.count_step(t, (1, B))) is None
 
 
-def test_the_rows_of_a_deleted_vault_go_bit_by_bit(catalog):
+def test_the_rows_of_a_deleted_vault_are_deleted_in_steps(catalog):
     for digest in (A, B, C):
         insert(catalog, digest)
     insert(catalog, A, vault=2)
@@ -167,7 +167,7 @@ def test_the_rows_of_a_deleted_vault_go_bit_by_bit(catalog):
     assert catalog.read(lambda t: list(chunks.vault_ids(t))) == [2]
 
 
-def test_the_chunks_of_a_pack_come_by_offset(catalog):
+def test_the_chunks_of_a_pack_are_sorted_by_offset(catalog):
     insert(catalog, A, row(offset=300))
     insert(catalog, B, row(offset=100))
     insert(catalog, C, row(offset=200))
@@ -187,7 +187,7 @@ def test_the_chunks_of_a_pack_come_by_offset(catalog):
     assert catalog.read(lambda t: (chunks.last_end(t, 9), chunks.last_end_in(t, "none"))) == (0, 0)
 
 
-def test_only_a_damaged_row_or_a_new_one_is_healed(catalog):
+def test_only_damaged_and_missing_rows_are_healed(catalog):
     insert(catalog, A)
 
     def heal(digest, offset):
@@ -203,7 +203,7 @@ def test_only_a_damaged_row_or_a_new_one_is_healed(catalog):
     assert is_known(catalog, B)
 
 
-def test_a_row_moves_from_the_location_that_was_read(catalog):
+def test_a_row_moves_only_from_the_location_that_was_read(catalog):
     insert(catalog, A)
     insert(catalog, B, row(pack="q"))
     (chunk,) = catalog.read(lambda t: chunks.sound_in_pack(t, 1, from_offset=0, limit=10))

@@ -14,7 +14,7 @@ def find(catalog, token, since_ms, operation="StartBackupJob"):
     return catalog.read(lambda t: idempotency.find(t, operation, token, since_ms=since_ms))
 
 
-def test_a_token_is_known_for_its_operation_until_it_lapses(catalog):
+def test_a_token_is_known_for_its_operation_until_it_expires(catalog):
     remember(catalog, "token", 100)
     assert find(catalog, "token", 100) == IdempotencyRow(b"d", "job")
     assert find(catalog, "token", 101) is None
@@ -22,13 +22,13 @@ def test_a_token_is_known_for_its_operation_until_it_lapses(catalog):
     assert find(catalog, "Token", 0) is None
 
 
-def test_a_lapsed_token_may_be_used_again(catalog):
+def test_an_expired_token_may_be_used_again(catalog):
     remember(catalog, "token", 100)
     remember(catalog, "token", 200, answer="other")
     assert find(catalog, "token", 150) == IdempotencyRow(b"d", "other")
 
 
-def test_lapsed_tokens_go_a_few_at_a_time(catalog):
+def test_expired_tokens_are_deleted_in_steps(catalog):
     for number in range(5):
         remember(catalog, f"token {number}", number)
     assert [catalog.write(lambda t: idempotency.delete_before(t, 4, 3)) for _ in range(3)] == [3, 1, 0]

@@ -13,7 +13,7 @@ ENDED = STATES[4:]
 
 
 def add(catalog, job_id, state="CREATED", **values):
-    """A job in this state, with the columns that it has then."""
+    """Add a job in this state, with the columns of that state."""
     known = {"completed_ms": 9} if state in ENDED else {}
     if state in {"RUNNING", "ABORTING", "COMPLETED"}:
         known |= {"lineage_id": 1, "generation": 1}
@@ -24,7 +24,7 @@ def state(catalog, job_id):
     return catalog.read(lambda t: jobs.find(t, job_id)).state
 
 
-def test_a_job_is_found_as_it_was_added(catalog):
+def test_a_job_reads_back(catalog):
     row = job_row("J", resource_name="é", commit_digest=bytes(32), lifecycle="{}", bytes_transferred=2**62)
     catalog.write(lambda t: jobs.insert(t, row))
     assert catalog.read(lambda t: jobs.find(t, "J")) == row
@@ -34,8 +34,8 @@ def test_a_job_is_found_as_it_was_added(catalog):
 
 
 @pytest.mark.parametrize("before", STATES)
-def test_each_step_is_possible_from_its_states_alone(catalog, before):
-    """A step that comes late, or twice, changes nothing."""
+def test_each_transition_is_possible_from_its_own_states_only(catalog, before):
+    """A late or repeated transition changes nothing."""
     run = {"base_selection": "NONE", "base_point_id": None, "now_ms": 5}
     steps = {
         "PENDING": (lambda t: jobs.queue(t, "PENDING"), ["CREATED"]),
@@ -60,7 +60,7 @@ def test_only_a_running_job_is_touched(catalog, before):
 
 
 @pytest.mark.parametrize("other", STATES)
-def test_a_resource_is_busy_while_a_job_of_it_runs_or_is_taken_back(catalog, other):
+def test_a_resource_is_busy_while_a_job_runs_or_aborts(catalog, other):
     add(catalog, "J", other)
     assert (catalog.read(lambda t: jobs.running(t, 1, "arn:r")) is not None) == (other in {"RUNNING", "ABORTING"})
     assert catalog.read(lambda t: jobs.running(t, 2, "arn:r")) is None
@@ -74,7 +74,7 @@ def test_a_base_is_pinned_until_its_job_has_ended(catalog, other):
     assert catalog.read(lambda t: jobs.open_job_on_base(t, "Q")) is None
 
 
-def test_ending_sets_further_columns_once(catalog):
+def test_the_end_of_a_job_sets_its_columns_once(catalog):
     add(catalog, "J", "RUNNING")
     catalog.write(lambda t: jobs.end(t, "J", "COMPLETED", now_ms=5, size_bytes=3, resource_name="n"))
     catalog.write(lambda t: jobs.end(t, "J", "FAILED", now_ms=6, size_bytes=4))
@@ -84,7 +84,7 @@ def test_ending_sets_further_columns_once(catalog):
     assert row.commit_digest == b"digest"
 
 
-def test_jobs_that_wait_to_be_taken_back(catalog):
+def test_aborting_jobs_are_found(catalog):
     for number, one in enumerate(STATES):
         add(catalog, f"{one}{number}", one)
     assert catalog.read(lambda t: jobs.aborting_in(t, 1)) == ["ABORTING3"]
@@ -112,14 +112,14 @@ def test_overdue_jobs_are_found(catalog, one):
     assert overdue(200) == (expected if not waiting else overdue(101))
 
 
-def test_no_more_are_overdue_than_asked_for(catalog):
+def test_at_most_limit_overdue_jobs_are_returned(catalog):
     for number in range(5):
         add(catalog, str(number))
     assert len(catalog.read(lambda t: jobs.overdue(t, now_ms=1, idle_before_ms=0, limit=3))) == 3
 
 
-def test_lists_are_newest_first_and_go_on_where_they_stopped(catalog):
-    """Jobs of one millisecond are sorted by id, so that none is shown twice or left out."""
+def test_lists_are_newest_first_and_resume(catalog):
+    """Jobs of one millisecond are sorted by id, so that none is repeated or omitted."""
     for number, created_ms in enumerate([5, 7, 7, 7, 9, 5]):
         add(catalog, f"J{number}", created_ms=created_ms, resource_arn=f"arn:{number % 2}")
     for limit in range(1, 8):

@@ -8,7 +8,7 @@ from cryostore.catalog.rows import keys, vaults
 from cryostore.catalog.sqlite import engine as sqlite
 
 
-def test_the_newest_key_of_a_vault_seals_and_all_of_them_open(catalog):
+def test_the_newest_key_of_a_vault_encrypts_and_all_of_them_decrypt(catalog):
     for number in range(3):
         catalog.write(
             lambda t, number=number: keys.insert_vault_key(
@@ -24,19 +24,19 @@ def test_the_newest_key_of_a_vault_seals_and_all_of_them_open(catalog):
     assert catalog.read(lambda t: keys.vault_key(t, 99)) is None
 
 
-def test_a_key_belongs_to_a_vault_that_exists(catalog):
+def test_a_key_needs_an_existing_vault(catalog):
     with pytest.raises(Exception, match="(?i)foreign key"):
         catalog.write(lambda t: keys.insert_vault_key(t, key_id=b"k", vault_id=99, wrapped=b"", created_ms=0))
 
 
-def test_the_first_secret_of_a_name_stays(catalog):
+def test_a_secret_is_never_replaced(catalog):
     for wrapped in (b"first", b"second"):
         catalog.write(lambda t, wrapped=wrapped: keys.insert_secret(t, "token", wrapped))
     assert catalog.read(lambda t: keys.secret(t, "token")) == b"first"
     assert catalog.read(lambda t: keys.secret(t, "other")) is None
 
 
-def test_access_keys_are_switched_off_and_on(catalog):
+def test_access_keys_are_disabled_and_enabled(catalog):
     for number, root in enumerate([False, True, True]):
         catalog.write(
             lambda t, number=number, root=root: keys.insert_access_key(
@@ -51,7 +51,7 @@ def test_access_keys_are_switched_off_and_on(catalog):
     assert catalog.read(lambda t: keys.access_key(t, "akia1")) is None
 
 
-def test_wrapped_rows_come_in_pages_of_a_table(catalog):
+def test_wrapped_rows_are_listed_in_pages_per_table(catalog):
     for name in ("b", "a", "c"):
         catalog.write(lambda t, name=name: keys.insert_secret(t, name, name.encode()))
     first = catalog.read(lambda t: keys.wrapped_page(t, "secret", None, 2))
@@ -62,7 +62,7 @@ def test_wrapped_rows_come_in_pages_of_a_table(catalog):
 
 
 @pytest.mark.parametrize("table", sorted(keys.WRAPPED))
-def test_wrapped_bytes_are_replaced_only_if_they_are_those_that_were_read(catalog, table):
+def test_wrapped_bytes_are_replaced_only_if_unchanged_since_they_were_read(catalog, table):
     catalog.write(lambda t: keys.insert_secret(t, "token", b"old"))
     catalog.write(lambda t: keys.insert_access_key(t, access_key_id="A", wrapped=b"old", root=True, created_ms=0))
     catalog.write(lambda t: keys.insert_vault_key(t, key_id=b"k" * 16, vault_id=1, wrapped=b"old", created_ms=0))
@@ -92,10 +92,8 @@ def test_the_keys_of_one_vault_are_overwritten(catalog):
 
 
 @pytest.mark.parametrize("overwritten", [True, False])
-def test_overwritten_keys_are_not_in_the_file_even_if_the_engine_leaves_deleted_bytes(
-    tmp_path, monkeypatch, overwritten
-):
-    """Without overwriting it is: that is what this is for."""
+def test_overwritten_keys_are_not_in_the_file_even_if_deleted_bytes_remain(tmp_path, monkeypatch, overwritten):
+    """Without overwriting, a deleted key remains in the file."""
     monkeypatch.setattr(sqlite, "SETTINGS", (*sqlite.SETTINGS, "secure_delete = OFF"))
     database = sqlite.SqliteDatabase(tmp_path / "catalog.sqlite")
     database.migrate()

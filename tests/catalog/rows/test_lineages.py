@@ -1,4 +1,4 @@
-"""Rows of lineages: generations, views and neighbours. How they work together: tests/stateful."""
+"""Rows of lineages: generations, views and neighbours. Their interplay is tested in tests/stateful."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def lineage(catalog, parent=None):
 
 
 def see(catalog, lineage_id, *generations, status="COMPLETED"):
-    """Add points that look at these generations."""
+    """Add points that see these generations."""
     for generation in generations:
         row = point_row(f"P{lineage_id}-{generation}", status=status, lineage_id=lineage_id, generation=generation)
         catalog.write(lambda t, row=row: recovery_points.insert(t, row))
@@ -24,14 +24,14 @@ def neighbours(catalog, lineage_id, generation):
     return catalog.read(lambda t: lineages.neighbours(t, Segment(lineage_id, generation)))
 
 
-def test_a_generation_is_given_out_once(catalog):
+def test_a_generation_is_never_reused(catalog):
     one, other = lineage(catalog), lineage(catalog)
     taken = [catalog.write(lambda t: lineages.take_generation(t, one)) for _ in range(3)]
     assert taken == [1, 2, 3]
     assert catalog.write(lambda t: lineages.take_generation(t, other)) == 1
 
 
-def test_a_generation_taken_by_work_that_failed_is_not_lost(catalog):
+def test_a_failed_transaction_does_not_consume_a_generation(catalog):
     one = lineage(catalog)
 
     def work(transaction):
@@ -43,7 +43,7 @@ def test_a_generation_taken_by_work_that_failed_is_not_lost(catalog):
     assert catalog.write(lambda t: lineages.take_generation(t, one)) == 1
 
 
-def test_a_view_looks_through_to_every_parent(catalog):
+def test_a_view_includes_every_ancestor(catalog):
     root = lineage(catalog)
     branch = lineage(catalog, Segment(root, 4))
     twig = lineage(catalog, Segment(branch, 2))
@@ -63,7 +63,7 @@ def test_neighbours_are_the_nearest_seen_generations(catalog):
 
 
 def test_points_jobs_and_lineages_see_a_generation(catalog):
-    """Points not being deleted, jobs not ended, lineages begun on it; not those that are retired, nor ended jobs."""
+    """Points, open jobs and child lineages see it; points being deleted, ended jobs and retired lineages do not."""
     one = lineage(catalog)
     see(catalog, one, 10)
     see(catalog, one, 20, status="DELETING")

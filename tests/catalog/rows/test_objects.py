@@ -1,4 +1,4 @@
-"""Rows of objects: pages of views and their cost, names in every order, and what a commit or a deletion reads."""
+"""Rows of objects: pages of views and their cost, the order of names, and the cost of commits and deletions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = st.binary(max_size=4).map(lambda raw: raw.translate(bytes([0, 1, 0x2F, 0
 
 
 class Catalog:
-    """A database with one vault, and lineages made by hand."""
+    """A database with one vault, and lineages that the test creates."""
 
     def __init__(self):
         self.database = MemoryDatabase()
@@ -30,7 +30,7 @@ class Catalog:
         )
 
     def lineage(self, parent=None):
-        """A new lineage at its first generation."""
+        """Create a lineage at its first generation."""
         lineage_id = self.database.write(lambda t: lineages.insert(t, self.vault.vault_id, parent))
         return self.next(lineage_id)
 
@@ -61,7 +61,7 @@ class Catalog:
         return self.database.read(lambda t: objects.page(t, view, **arguments))
 
     def steps(self, work):
-        """How many steps of SQLite's machine a unit of work takes, in hundreds."""
+        """Return how many steps of SQLite's virtual machine a unit of work takes, in hundreds."""
         count = itertools.count()
         self.database.connection.set_progress_handler(lambda: next(count) and 0, 100)
         try:
@@ -71,7 +71,7 @@ class Catalog:
         return next(count)
 
     def statements(self, work):
-        """How many statements a unit of work runs, those that begin and end its transaction among them."""
+        """Return how many statements a unit of work runs, including those that begin and end its transaction."""
         said = []
         self.database.connection.set_trace_callback(said.append)
         try:
@@ -94,7 +94,7 @@ def catalog():
     first=st.none() | st.integers(0, 5), end=st.none() | st.integers(0, 5),
 )  # fmt: skip
 def test_pages_of_any_view_are_the_sorted_merge_of_its_lineages(layers, start, prefix, limit, first, end):
-    """Branches on branches, each putting and removing names, against a dict; names of the most awkward bytes."""
+    """Nested branches put and remove names with unusual bytes; the result is compared with a dict."""
     catalog = Catalog()
     wanted, segment, number = {}, None, 0
     for layer in layers:
@@ -112,7 +112,7 @@ def test_pages_of_any_view_are_the_sorted_merge_of_its_lineages(layers, start, p
     catalog.database.close()
 
 
-def test_names_are_in_byte_order_not_in_any_language(catalog):
+def test_names_are_in_byte_order(catalog):
     names = [
         "",
         "A",
@@ -140,8 +140,8 @@ def test_names_are_in_byte_order_not_in_any_language(catalog):
 
 
 @pytest.mark.parametrize("prefix", [b"\xff", b"\xff\xff", b"a\xff", b"a\xff\xff", b"\x00", b"a"])
-def test_a_prefix_of_the_last_bytes_ends_where_it_should(catalog, prefix):
-    """No UTF-8 ends so, but nothing breaks if it did."""
+def test_a_prefix_of_the_highest_bytes_has_the_right_end(catalog, prefix):
+    """No UTF-8 text ends like this, but it must work nevertheless."""
     names = [b"", b"\x00", b"\x00a", b"a", b"a\xfe", b"a\xff", b"a\xff\xff", b"a\xff\xffz", b"b", b"\xfe", b"\xff"]
     names.append(b"\xff\xff\xff")
     segment = catalog.lineage()
@@ -149,7 +149,7 @@ def test_a_prefix_of_the_last_bytes_ends_where_it_should(catalog, prefix):
     assert catalog.names(segment, prefix=prefix) == sorted(name for name in names if name.startswith(prefix))
 
 
-def test_the_start_is_inclusive_and_may_lie_anywhere(catalog):
+def test_the_start_is_inclusive_and_need_not_exist(catalog):
     segment = catalog.lineage()
     catalog.put(segment, b"p/a", b"p/b", b"q")
     both = [b"p/a", b"p/b"]
@@ -158,16 +158,16 @@ def test_the_start_is_inclusive_and_may_lie_anywhere(catalog):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 9, 10, 11, 100])
-def test_a_page_shorter_than_asked_is_the_last(catalog, limit):
-    """A full page may be the last as well: then the next one is empty."""
+def test_a_page_below_the_limit_is_the_last_one(catalog, limit):
+    """A full page may be the last one, too: then the next one is empty."""
     segment = catalog.lineage()
     catalog.put(segment, *(b"%02d" % number for number in range(10)))
     page = catalog.page(segment, limit=limit)
     assert len(page) == min(limit, 10)
 
 
-def test_filters_that_match_nothing_come_to_an_end(catalog):
-    """In one page, having looked at each object once."""
+def test_a_filter_without_matches_ends(catalog):
+    """It takes one page, and reads each object once."""
     segment = catalog.lineage()
     catalog.put(segment, *(b"%04d" % number for number in range(2000)), created_ms=5)
     view = catalog.view(segment)
@@ -182,7 +182,7 @@ def test_filters_that_match_nothing_come_to_an_end(catalog):
     assert len(catalog.page(segment, created_from_ms=5, created_to_ms=6)) == 100
 
 
-def test_a_page_of_a_branch_that_hides_everything_comes_to_an_end(catalog):
+def test_a_page_of_a_branch_that_hides_everything_ends(catalog):
     base = catalog.lineage()
     names = [b"%03d" % number for number in range(300)]
     catalog.put(base, *names)
@@ -193,7 +193,7 @@ def test_a_page_of_a_branch_that_hides_everything_comes_to_an_end(catalog):
 
 
 def test_the_cost_of_a_page_is_proportional_to_its_size(catalog):
-    """Of 20,000 objects a page in the middle reads its own."""
+    """A page in the middle of 20,000 objects reads only its own objects."""
     segment = catalog.lineage()
     catalog.put(segment, *(b"%06d" % number for number in range(20_000)))
     view = catalog.view(segment)
@@ -206,7 +206,7 @@ def test_the_cost_of_a_page_is_proportional_to_its_size(catalog):
 
 @pytest.fixture
 def large(catalog):
-    """A lineage whose first generation put 20,000 objects, and whose second changed a few."""
+    """A lineage whose first generation put 20,000 objects, and whose second one changed a few."""
     first = catalog.lineage()
     catalog.put(first, *(b"%06d" % number for number in range(20_000)))
     second = catalog.next(first.lineage_id)
@@ -235,7 +235,7 @@ def test_the_cost_of_totals_of_a_branch_is_proportional_to_its_changes(catalog, 
 
 
 def test_totals_of_a_branch_ask_for_many_names_at_a_time(catalog, large):
-    """The transaction of a commit does not ask once for each name that the branch changed."""
+    """A commit does not run one query per name that the branch changed."""
     _, second = large
     branch = catalog.lineage(second)
     catalog.put(branch, *(b"%06d" % number for number in range(0, 20_000, 2)), length=2)
@@ -246,7 +246,7 @@ def test_totals_of_a_branch_ask_for_many_names_at_a_time(catalog, large):
 
 
 def test_the_cost_of_forgetting_is_proportional_to_the_deleted_rows(catalog, large):
-    """The first generation goes: of its 20,000 versions all but four are seen by the second."""
+    """The first generation is deleted. The second one sees all but four of its 20,000 versions."""
     first, second = large
     assert catalog.steps(lambda t: objects.forget(t, first.lineage_id, 0, second.generation, 500)) < 20
     assert len(catalog.names(second, limit=1000)) == 19_999
@@ -259,8 +259,8 @@ def test_the_cost_of_truncating_is_proportional_to_the_deleted_rows(catalog, lar
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
-def test_rows_go_by_at_most_so_many_at_a_time(catalog, limit):
-    """Parts of chunk lists count, too."""
+def test_each_step_deletes_a_limited_number_of_rows(catalog, limit):
+    """Parts of chunk lists count as rows."""
     segment = catalog.lineage()
     catalog.put(segment, b"a", b"b", b"c")
 
@@ -296,7 +296,7 @@ def test_find_by_id_and_chunks(catalog):
     assert catalog.database.read(lambda t: objects.packed_chunks(t, object_id + 1)) is None
 
 
-def test_ids_of_objects_are_never_used_twice(catalog):
+def test_object_ids_are_never_reused(catalog):
     """The token of a removed object must never name another object."""
     segment = catalog.lineage()
     catalog.put(segment, b"a")

@@ -1,4 +1,4 @@
-"""Pack rows: new and closed ones, how an empty one goes, and when each was verified."""
+"""Pack rows: open and closed packs, removal of empty ones, and the time of the last verification."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_pack_keeps_its_number(catalog):
     assert find(catalog, "none") is None
 
 
-def test_a_pack_that_grows_is_open_until_it_is_closed(catalog):
+def test_a_growing_pack_is_open_until_it_is_closed(catalog):
     number_for(catalog, "grows")
     number_for(catalog, "also")
     number_for(catalog, "whole", size_bytes=7)
@@ -69,7 +69,7 @@ def test_a_new_pack_must_be_from_the_current_epoch(catalog):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_the_statement_records_a_new_pack_and_nothing_else(catalog, kept):
+def test_the_statement_only_adds_a_new_pack(catalog, kept):
     if kept:
         number_for(catalog, "p")
     statement = packs.insert_statement("p", epoch=0, now_ms=0, size_bytes=None)
@@ -77,7 +77,7 @@ def test_the_statement_records_a_new_pack_and_nothing_else(catalog, kept):
     assert catalog.read(packs.open_packs) == ["p"]
 
 
-def test_sizes_are_noted_and_added_up(catalog):
+def test_sizes_are_stored_and_summed(catalog):
     one, other = closed(catalog, "p", "q", size_bytes=100)
     growing = number_for(catalog, "grows")
     assert catalog.read(packs.noted_bytes) == 200
@@ -104,7 +104,7 @@ def test_only_a_closed_empty_pack_is_retired(catalog):
     assert number_for(catalog, "empty") is None, "it takes no chunk any more"
 
 
-def test_a_file_goes_after_the_quarantine_and_its_row_in_a_later_epoch(catalog):
+def test_a_pack_is_removed_after_the_quarantine_and_its_row_in_a_later_epoch(catalog):
     (number,) = closed(catalog, "p")
     assert not drop(catalog, number), "it is not retired"
     retire(catalog, number, now_ms=5)
@@ -118,7 +118,7 @@ def test_a_file_goes_after_the_quarantine_and_its_row_in_a_later_epoch(catalog):
         assert names(catalog, packs.retired) == left
 
 
-def test_packs_are_verified_the_longest_unread_first(catalog):
+def test_the_least_recently_verified_pack_comes_first(catalog):
     numbers = closed(catalog, "a", "b", "c", "d")
     growing = number_for(catalog, "grows")
     for number, now_ms in zip([*numbers, growing], (30, 10, 10, 99, 99), strict=True):
@@ -137,7 +137,7 @@ def test_packs_are_verified_the_longest_unread_first(catalog):
     assert catalog.read(lambda t: packs.count(t, verified_before_ms=30)) == 2
 
 
-def test_a_pack_is_put_back_closed_and_once(catalog):
+def test_a_restored_pack_is_closed_and_added_once(catalog):
     def put_back(name, size_bytes):
         return catalog.write(lambda t: packs.put_back(t, name, now_ms=0, size_bytes=size_bytes))
 

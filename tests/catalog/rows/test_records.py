@@ -1,4 +1,4 @@
-"""Record rows: what is due, how a record is finished, and which records build on others."""
+"""Record rows: which records are due, how one is finished, and which depend on others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VAULT_1 = RecordKey(VAULT, 1)
 
 @pytest.fixture
 def catalog(catalog):
-    """Without the record of the store that a new catalog begins with."""
+    """A catalog without the record of the store, which a new one begins with."""
     catalog.write(lambda t: t.run("DELETE FROM record"))
     return catalog
 
@@ -36,7 +36,7 @@ def due(catalog, **after):
 
 
 def commit(catalog, generation, *, lineage=1, previous=None, recorded=True):
-    """A commit with its record, which is finished if `recorded`."""
+    """Add a commit with its record, which is finished if `recorded`."""
     key = RecordKey(COMMIT, lineage, generation)
     change = touch(catalog, key, previous)
     if recorded:
@@ -63,7 +63,7 @@ def test_a_noun_is_due_until_its_last_change_is_recorded(catalog):
     assert due(catalog) == [RecordKey(STORE)]
 
 
-def test_the_first_record_has_none_before_it(catalog):
+def test_the_first_record_has_no_previous_one(catalog):
     touch(catalog, VAULT_1)
     assert finish(catalog, VAULT_1, 1, parts=2, entries=5) == RecordRow(VAULT, 1, 0, 1, 0, 0, 0, 0, None)
     assert find(catalog, VAULT_1) == RecordRow(VAULT, 1, 0, 1, 1, 2, 5, 0, None)
@@ -89,7 +89,7 @@ def test_a_late_record_changes_nothing(catalog):
     assert find(catalog, VAULT_1).recorded == 2
 
 
-def test_a_noun_that_is_gone_is_due_and_then_forgotten(catalog):
+def test_a_deleted_noun_is_due_and_then_removed(catalog):
     touch(catalog, VAULT_1)
     finish(catalog, VAULT_1, 1)
     catalog.write(lambda t: records.end(t, VAULT_1))
@@ -117,7 +117,7 @@ def test_a_commit_builds_on_the_tip_of_its_lineage(catalog):
     assert (again.changes, again.previous) == (2, 4)
 
 
-def test_commits_that_nothing_sees_any_more_are_touched(catalog):
+def test_unseen_commits_are_touched(catalog):
     lineage = catalog.write(lambda t: lineages.insert(t, 1, None))
     keys = [commit(catalog, generation, lineage=lineage) for generation in (1, 2, 3, 4)]
     waiting = commit(catalog, 5, lineage=lineage, recorded=False)
@@ -145,7 +145,7 @@ def test_records_between_two_seen_generations(catalog):
     assert between(4, 8) == [6]
 
 
-def test_commits_above_a_generation_come_newest_first(catalog):
+def test_commits_above_a_generation_are_newest_first(catalog):
     for generation in (1, 3, 5):
         commit(catalog, generation)
     above = catalog.read(lambda t: records.above(t, Segment(1, 1), 10))
@@ -163,7 +163,7 @@ def test_commits_that_build_on_a_changed_one_are_touched(catalog):
     assert due(catalog) == [second, third]
 
 
-def test_rows_come_in_the_order_of_their_keys(catalog):
+def test_rows_are_in_key_order(catalog):
     keys = [commit(catalog, 2), commit(catalog, 10), RecordKey(STORE), VAULT_1]
     for key in keys[2:]:
         touch(catalog, key)
@@ -173,7 +173,7 @@ def test_rows_come_in_the_order_of_their_keys(catalog):
     assert sorted(catalog.read(lambda t: records.between_keys(t, keys[1], keys[2]))) == sorted(keys[1:3])
 
 
-def test_a_row_is_put_back_as_it_was(catalog):
+def test_a_restored_row_is_unchanged(catalog):
     row = RecordRow(COMMIT, 1, 7, 3, 2, 4, 50, 0, 5)
     catalog.write(lambda t: records.insert(t, row))
     assert find(catalog, row.key) == row

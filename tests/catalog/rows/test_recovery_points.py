@@ -15,7 +15,7 @@ def find(catalog, point_id):
     return catalog.read(lambda t: recovery_points.find(t, point_id))
 
 
-def test_a_point_is_completed_and_goes(catalog):
+def test_a_point_is_completed_and_deleted(catalog):
     add(catalog, "P", tags='{"a": "é"}')
     assert find(catalog, "P").segment is None
     catalog.write(lambda t: recovery_points.complete(t, "P", Segment(3, 4), completed_ms=9, size_bytes=7))
@@ -30,7 +30,7 @@ def test_a_point_is_completed_and_goes(catalog):
 
 
 def test_the_latest_is_the_one_completed_last(catalog):
-    """Of the same vault and resource, complete, not being deleted."""
+    """It has the same vault and resource, is complete, and is not being deleted."""
     add(catalog, "old", status="COMPLETED", completed_ms=5)
     add(catalog, "new", status="COMPLETED", completed_ms=7)
     add(catalog, "going", status="DELETING", completed_ms=8)
@@ -48,7 +48,7 @@ def test_points_are_counted_per_vault_as_they_are_listed(catalog):
     assert catalog.read(lambda t: recovery_points.count_in_vault(t, 1)) == 4
 
 
-def test_lists_are_newest_first_and_go_on_where_they_stopped(catalog):
+def test_lists_are_newest_first_and_resume(catalog):
     for number, created_ms in enumerate([5, 7, 7, 9]):
         add(catalog, f"P{number}", created_ms=created_ms)
     found, before = [], None

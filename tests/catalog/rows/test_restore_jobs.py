@@ -26,7 +26,7 @@ def test_a_job_pins_its_point_until_it_ends(catalog):
     assert catalog.read(lambda t: restore_jobs.open_job_of_point(t, "P")) is None
 
 
-def test_nothing_moves_a_job_that_has_ended(catalog):
+def test_an_ended_job_never_changes(catalog):
     add(catalog, "R")
     catalog.write(lambda t: restore_jobs.end(t, "R", "FAILED", now_ms=5, status_message="why"))
     catalog.write(lambda t: restore_jobs.touch(t, "R", now_ms=6))
@@ -36,18 +36,18 @@ def test_nothing_moves_a_job_that_has_ended(catalog):
 
 
 @pytest.mark.parametrize(("active_ms", "completed_ms", "idle"), [(9, None, True), (10, None, False), (9, 9, False)])
-def test_a_job_is_idle_without_a_sign_of_life_since(catalog, active_ms, completed_ms, idle):
+def test_a_job_without_a_heartbeat_is_idle(catalog, active_ms, completed_ms, idle):
     add(catalog, "R", active_ms=active_ms, completed_ms=completed_ms)
     assert catalog.read(lambda t: restore_jobs.idle(t, idle_before_ms=10, limit=5)) == (["R"] if idle else [])
 
 
-def test_a_touch_starts_a_job_and_is_a_sign_of_life(catalog):
+def test_a_touch_starts_a_job_and_is_a_heartbeat(catalog):
     add(catalog, "R")
     catalog.write(lambda t: restore_jobs.touch(t, "R", now_ms=6))
     assert (find(catalog, "R").status, find(catalog, "R").active_ms) == ("RUNNING", 6)
 
 
-def test_lists_are_newest_first_and_go_on_where_they_stopped(catalog):
+def test_lists_are_newest_first_and_resume(catalog):
     for number, created_ms in enumerate([5, 7, 7, 9]):
         add(catalog, f"R{number}", created_ms=created_ms)
     found, before = [], None

@@ -20,7 +20,7 @@ def entry(index, filler=0):
 
 
 def open_upload(catalog, upload_id="U", job_id="J", chunks=()):
-    """An upload with chunks at these indexes."""
+    """Open an upload with chunks at these indexes."""
 
     def work(transaction):
         uploads.insert(transaction, upload_id=upload_id, job_id=job_id, name=b"n", throw_on_duplicate=False, now_ms=1)
@@ -38,14 +38,14 @@ def open_upload(catalog, upload_id="U", job_id="J", chunks=()):
 
 
 def rows(catalog):
-    """How many rows of uploads, chunks of uploads and parts of lists there are."""
+    """Return the number of rows of uploads, chunks of uploads and parts of lists."""
     return tuple(
         catalog.read(lambda t, table=table: t.row(f"SELECT count(*) FROM {table}"))[0]
         for table in ("upload", "upload_chunk", "chunk_list")
     )
 
 
-def test_an_upload_is_found_by_its_job_alone(catalog):
+def test_an_upload_is_found_only_with_its_own_job(catalog):
     upload = open_upload(catalog)
     assert (upload.name, upload.chunk_count, upload.completion_digest) == (b"n", 0, None)
     assert catalog.read(lambda t: uploads.find(t, "J", "U")) == upload
@@ -53,7 +53,7 @@ def test_an_upload_is_found_by_its_job_alone(catalog):
     assert catalog.read(lambda t: uploads.find(t, "J", "other")) is None
 
 
-def test_the_first_chunk_at_an_index_stays(catalog):
+def test_a_chunk_at_an_index_is_never_replaced(catalog):
     number = open_upload(catalog).upload_number
     assert catalog.write(lambda t: t.run_all([uploads.add_chunk_statement(number, entry(7, 1))])) == [1]
     assert catalog.write(lambda t: t.run_all([uploads.add_chunk_statement(number, entry(7, 2))])) == [0]
@@ -97,8 +97,8 @@ def test_a_completed_upload_keeps_its_digest_and_no_chunks(catalog):
     assert rows(catalog) == (1, 0, 0)
 
 
-def test_of_a_large_completed_upload_the_rest_goes_with_its_job(catalog, monkeypatch):
-    """Completion holds the database up for a bounded number of rows."""
+def test_the_rest_of_a_large_completed_upload_is_deleted_with_its_job(catalog, monkeypatch):
+    """The completion deletes only a limited number of rows."""
     monkeypatch.setattr(uploads, "CHUNKS_AT_COMPLETION", 4)
     upload = open_upload(catalog, chunks=range(10))
     catalog.write(lambda t: uploads.complete(t, upload.upload_number, b"digest"))
@@ -108,8 +108,8 @@ def test_of_a_large_completed_upload_the_rest_goes_with_its_job(catalog, monkeyp
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 1000])
-def test_uploads_of_a_job_go_by_at_most_so_many_rows(catalog, limit):
-    """Chunks, parts written ahead of a completion that never came, uploads: each counts; another job's stay."""
+def test_uploads_of_a_job_are_deleted_in_limited_steps(catalog, limit):
+    """Chunks, parts of unfinished completions and uploads count as rows; those of other jobs are kept."""
     for upload_id in "123":
         number = open_upload(catalog, upload_id, chunks=range(4)).upload_number
         catalog.write(lambda t, number=number: chunk_lists.insert_parts(t, number, [(0, 0, b""), (1, 9, b"")]))
@@ -137,8 +137,8 @@ def test_a_chunk_list_that_belongs_to_an_object_outlives_its_upload(catalog):
     assert rows(catalog) == (0, 0, 2)
 
 
-def test_a_chunk_list_that_no_object_took_goes_with_its_upload(catalog):
-    """As when the object's completion committed the job instead."""
+def test_an_unused_chunk_list_is_deleted_with_its_upload(catalog):
+    """It is left over when the completion committed the job instead."""
     number = open_upload(catalog).upload_number
 
     def complete(transaction):
@@ -150,8 +150,8 @@ def test_a_chunk_list_that_no_object_took_goes_with_its_upload(catalog):
     assert rows(catalog) == (0, 0, 0)
 
 
-def test_upload_numbers_are_never_used_twice(catalog):
-    """They name chunk lists."""
+def test_upload_numbers_are_never_reused(catalog):
+    """Chunk lists are named after them."""
     first = open_upload(catalog).upload_number
     catalog.write(lambda t: uploads.delete_of_job(t, "J", 100))
     assert open_upload(catalog).upload_number > first
@@ -190,7 +190,7 @@ def add_upload(catalog, *entries, job_id="J"):
     return catalog.write(work)
 
 
-def test_no_job_no_arrival(catalog):
+def test_without_a_job_there_is_no_arrival(catalog):
     assert arrival(catalog) is None
 
 
@@ -203,7 +203,7 @@ def test_a_job_without_the_upload(catalog):
     assert (found.upload, found.present, found.held, found.epoch) == (None, None, False, 0)
 
 
-def test_the_upload_and_the_chunk_at_the_index(catalog):
+def test_an_arrival_has_the_upload_and_the_chunk_at_the_index(catalog):
     add_job(catalog)
     entry = ChunkEntry(3, 5, A, 1)
     upload = add_upload(catalog, entry)
@@ -211,7 +211,7 @@ def test_the_upload_and_the_chunk_at_the_index(catalog):
     assert arrival(catalog, index=4).present is None
 
 
-def test_bytes_that_the_vault_holds(catalog):
+def test_an_arrival_tells_whether_the_vault_has_the_bytes(catalog):
     add_job(catalog)
     row = ChunkRow(1, "p", 0, 50, 5)
     catalog.write(lambda t: chunks.insert(t, 1, A, row, epoch=0, now_ms=0))
@@ -220,4 +220,4 @@ def test_bytes_that_the_vault_holds(catalog):
     assert (found.held, found.epoch) == (True, 1)
     assert not arrival(catalog, digest=b"b" * 32).held
     catalog.write(lambda t: chunks.condemn(t, 1, A, epoch=1, now_ms=5))
-    assert not arrival(catalog).held, "a condemned chunk is not offered"
+    assert not arrival(catalog).held, "a condemned chunk does not count"

@@ -26,7 +26,7 @@ COVERS = ("catalog/group_commit.py",)
 
 
 class TestSqliteDatabase(GroupCommitTests, FullDatabaseTests, DatabaseTests):
-    """One file; several openings stand for several processes."""
+    """A database in one file, which several processes open."""
 
     blob = "BLOB"
 
@@ -79,8 +79,8 @@ def database(path):
         yield database
 
 
-def test_all_of_its_files_are_the_owners_alone(database, path):
-    """Whatever the umask says."""
+def test_only_the_owner_may_access_the_files(database, path):
+    """The umask does not matter."""
     database.write(lambda transaction: transaction.run("CREATE TABLE thing (name BLOB)"))
     modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
     assert len(modes) == 4
@@ -88,7 +88,7 @@ def test_all_of_its_files_are_the_owners_alone(database, path):
 
 
 def test_commits_wait_for_the_disk(database):
-    """A commit that SQLite does not flush could be lost by a power cut."""
+    """Without a flush, a power failure could lose a commit."""
     settings = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
     with closing(database._borrow()) as reading:
         for connection in (database._writing, reading):
@@ -97,7 +97,7 @@ def test_commits_wait_for_the_disk(database):
 
 
 def test_every_commit_is_flushed(tmp_path):
-    """Seen from outside: as many flushes of the log as commits of one writer, at the least."""
+    """strace sees at least as many flushes of the log as one writer has commits."""
     program = (
         "import sys; from pathlib import Path; from cryostore.catalog.sqlite.engine import SqliteDatabase\n"
         "database = SqliteDatabase(Path(sys.argv[1]))\n"
@@ -114,7 +114,7 @@ def test_every_commit_is_flushed(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["a directory", "nowhere"])
-def test_an_unusable_place_raises(tmp_path, kind):
+def test_an_unusable_path_raises(tmp_path, kind):
     place = tmp_path / "missing" / "catalog.sqlite" if kind == "nowhere" else tmp_path / "catalog.sqlite"
     if kind == "a directory":
         place.mkdir()
@@ -122,7 +122,7 @@ def test_an_unusable_place_raises(tmp_path, kind):
         SqliteDatabase(place)
 
 
-def test_a_file_that_is_no_database_raises_and_stays(path):
+def test_a_file_that_is_not_a_database_raises_and_is_kept(path):
     path.write_bytes(b"this is no database" * 1000)
     with pytest.raises(DamagedDataError):
         open_catalog(path)
@@ -130,7 +130,7 @@ def test_a_file_that_is_no_database_raises_and_stays(path):
 
 
 def test_a_damaged_page_raises(path):
-    """Bytes overwritten in the middle of the file: an error, never wrong rows."""
+    """Overwritten bytes in the middle of the file are an error, never wrong rows."""
     with closing(open_catalog(path)) as database:
         database.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
         for number in range(300):
@@ -144,10 +144,10 @@ def test_a_damaged_page_raises(path):
         database.read(lambda t: t.rows("SELECT name, number FROM thing NOT INDEXED"))
 
 
-def test_opening_takes_no_lock_away(path):
-    """POSIX forgets a process's locks on a file when it closes any descriptor of it: opening again must not.
+def test_opening_again_drops_no_lock(path):
+    """POSIX drops all locks of a process on a file when it closes any descriptor of it.
 
-    If it did, another process that closes the database would take itself for the last one and remove the log.
+    Then another process that closes the database would believe to be the last one, and remove the log.
     """
     with closing(open_catalog(path)) as first:
         first.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
@@ -172,14 +172,14 @@ def test_a_failed_opening_leaves_no_descriptor_open(path):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_reading_connections_are_used_again(database):
+def test_reading_connections_are_reused(database):
     for _ in range(20):
         database.read(lambda transaction: transaction.row("SELECT 1"))
     assert len(database._idle) == 1
 
 
-def test_a_read_in_progress_ends_well_when_the_database_is_closed(path):
-    """The read gets its answer; its connection is not kept."""
+def test_a_read_in_progress_succeeds_when_the_database_is_closed(path):
+    """The read gets its result, and its connection is closed."""
     database = open_catalog(path)
     closer = threading.Thread(target=database.close)
 
@@ -192,8 +192,8 @@ def test_a_read_in_progress_ends_well_when_the_database_is_closed(path):
     assert database._idle == []
 
 
-def test_a_broken_commit_fails_all_that_shared_it(database):
-    """And none of it happened."""
+def test_a_failed_commit_fails_every_unit_of_work_in_it(database):
+    """None of them has any effect."""
     database.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
 
     def rolled_back_by_the_engine(transaction):
@@ -209,7 +209,7 @@ def test_a_broken_commit_fails_all_that_shared_it(database):
     assert database.read(names) == [b"d"]
 
 
-def test_a_batch_that_goes_well_runs_once_without_savepoints(database):
+def test_a_successful_batch_runs_once_without_savepoints(database):
     """A batch that fails is rolled back, and runs again so that each unit of work succeeds or fails alone."""
     database.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
     said, runs = [], []
@@ -229,7 +229,7 @@ def test_a_batch_that_goes_well_runs_once_without_savepoints(database):
     assert database.read(names) == [b"a", b"b", b"c", b"d"]
 
 
-def test_a_unit_of_work_alone_that_fails_runs_once(database):
+def test_a_single_unit_of_work_that_fails_runs_once(database):
     runs = []
 
     def work(transaction):
@@ -242,13 +242,13 @@ def test_a_unit_of_work_alone_that_fails_runs_once(database):
 
 
 def test_a_nested_unit_of_work_raises(database):
-    """It would wait for itself for ever."""
+    """It would wait for itself forever."""
     with pytest.raises(AssertionError, match="another"):
         database.write(lambda _: database.write(lambda _: None))
 
 
 def test_a_locked_database_is_unavailable_for_now(path, database):
-    """Another program may hold the lock; ours waits a minute, here not at all."""
+    """Another program holds the lock. The engine waits a minute for it, in this test not at all."""
     database._writing.execute("PRAGMA busy_timeout = 0")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -259,7 +259,7 @@ def test_a_locked_database_is_unavailable_for_now(path, database):
 
 
 def test_a_migration_is_all_or_nothing(path, monkeypatch):
-    """One that fails in the middle leaves the database as it was, and can be made later."""
+    """A migration that fails in the middle leaves the database unchanged, and may be repeated."""
     honest = statements
     monkeypatch.setattr(migration, "statements", lambda *of: [*honest(*of)[:5], "CREATE NONSENSE"])
     with closing(SqliteDatabase(path)) as database:
@@ -280,7 +280,7 @@ def test_statements_are_split():
 
 
 def test_no_statement_stays_open_after_its_row(database):
-    """A statement half read would hold the snapshot, and with it the log."""
+    """An unfinished statement would keep its snapshot, and with it the log."""
     with closing(database._borrow()) as connection:
         assert SqliteTransaction(connection).row("SELECT 1 UNION SELECT 2") == (1,)
         connection.execute("PRAGMA wal_checkpoint(RESTART)")
@@ -288,7 +288,7 @@ def test_no_statement_stays_open_after_its_row(database):
 
 
 def test_a_commit_waits_for_its_turn_among_processes(database, monkeypatch):
-    """The lock that shares turns fairly is held from before the transaction begins until after it is committed."""
+    """The fair lock is held from before the transaction begins until after its commit."""
     said = []
     database._writing.set_trace_callback(said.append)
     operations = {fcntl.LOCK_EX: "lock", fcntl.LOCK_UN: "unlock"}

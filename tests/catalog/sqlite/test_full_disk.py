@@ -1,4 +1,4 @@
-"""The SQLite catalog on a disk that is full or fails, and without file descriptors."""
+"""The SQLite catalog on a full or failing disk, and without file descriptors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fill_table(database, count=1):
     )
 
 
-def test_a_full_disk_raises_and_leaves_nothing_half_done(tmp_path):
+def test_a_full_disk_raises_and_has_no_partial_effect(tmp_path):
     with small_disk(tmp_path / "disk", 4) as disk, closing(open_catalog(disk.path / "c.sqlite")) as database:
         database.write(lambda transaction: transaction.run("CREATE TABLE thing (name BLOB)"))
         done = []
@@ -50,8 +50,8 @@ def test_a_full_disk_raises_and_leaves_nothing_half_done(tmp_path):
         assert database.read(lambda transaction: transaction.row("SELECT count(*) FROM thing")) == (len(done),)
 
 
-def test_room_for_the_file_is_found_in_the_log(tmp_path):
-    """On a disk that the log filled, a little room is enough to go on: the log is moved into the file first."""
+def test_moving_the_log_into_the_file_frees_space(tmp_path):
+    """If the log has filled the disk, a little space is enough: the log is moved into the file first."""
     with small_disk(tmp_path / "disk", 4) as disk, closing(open_catalog(disk.path / "c.sqlite")) as database:
         log = disk.path / "c.sqlite-wal"
         database.write(lambda transaction: transaction.run("CREATE TABLE thing (name BLOB)"))
@@ -77,7 +77,7 @@ def test_room_for_the_file_is_found_in_the_log(tmp_path):
         (0, 1 << 30, "disk I/O error (Input/output error)", StorageUnavailableError),
     ],
 )
-def test_the_cause_that_sqlite_does_not_name_is_found(path, monkeypatch, flags, free, expected, kind):
+def test_a_full_disk_that_sqlite_does_not_report_is_found(path, monkeypatch, flags, free, expected, kind):
     status = os.statvfs(path.parent)
     seen = types.SimpleNamespace(f_flag=flags, f_bavail=free, f_frsize=1, f_files=0, f_favail=0)
     monkeypatch.setattr(os, "statvfs", lambda _: seen)
@@ -90,7 +90,7 @@ def test_the_cause_that_sqlite_does_not_name_is_found(path, monkeypatch, flags, 
     assert shown == (expected if kind is StorageFullError else f"the catalog cannot be used: {expected}")
 
 
-def test_out_of_descriptors_reads_are_refused_and_come_back(database, path):
+def test_reads_fail_without_descriptors_and_succeed_again_with_them(database, path):
     database.write(lambda transaction: transaction.run("CREATE TABLE thing (name BLOB)"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
