@@ -1,4 +1,4 @@
-"""What is in this project's tree: its modules and its text files. For the tests that read the project itself."""
+"""The modules and text files of this project, for tests that read the project itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "cryostore"
 
 @cache
 def files() -> tuple[Path, ...]:
-    """Every file that is tracked or would be at the next commit; without git, every file outside dot folders."""
+    """Return every file that is tracked or could be added; without git, every file outside dot folders."""
     if (ROOT / ".git").exists() and shutil.which("git"):
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
@@ -32,7 +32,7 @@ def _ignored(path: Path) -> bool:
 
 @cache
 def texts() -> dict[Path, str]:
-    """Every file of the tree that is UTF-8 text, with its content."""
+    """Return every UTF-8 text file with its content."""
     found = {}
     for path in files():
         try:
@@ -44,7 +44,7 @@ def texts() -> dict[Path, str]:
 
 @cache
 def source_modules() -> dict[str, Path]:
-    """Every module of src by its dotted name; a package stands under its own name."""
+    """Return every module of src by its dotted name; a package has its own name."""
     found = {}
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE.parent).with_suffix("").parts
@@ -54,12 +54,12 @@ def source_modules() -> dict[str, Path]:
 
 @cache
 def syntax(path: Path) -> ast.Module:
-    """The syntax tree of a Python file."""
+    """Return the syntax tree of a Python file."""
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def fenced(page: str, marker: str) -> str:
-    """The first fenced block after the comment `<!-- marker -->` of a page, so that a test can run what a page tells.
+    """Return the first fenced block after the comment `<!-- marker -->` of a page, so that a test can run it.
 
     Raises ValueError if the page has no such comment or no block after it.
     """
@@ -71,12 +71,12 @@ def fenced(page: str, marker: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as a failure message shows it: from the root of the project."""
+    """Return a path for failure messages, relative to the root of the project."""
     return path.relative_to(ROOT).as_posix()
 
 
 def imported(tree: ast.Module) -> dict[str, str]:
-    """What each imported name of a module stands for: `import time as _time` gives {"_time": "time"}."""
+    """Return the meaning of each imported name: `import time as _time` gives {"_time": "time"}."""
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -91,7 +91,7 @@ def imported(tree: ast.Module) -> dict[str, str]:
 
 
 def referenced(tree: ast.Module) -> set[str]:
-    """Full dotted names of everything imported that a module's code mentions, such as `time.time` or `os.urandom`."""
+    """Yield the full dotted names of imported things that the code mentions, such as `time.time` or `os.urandom`."""
     names = imported(tree)
     found = set(names.values())
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""An event loop whose time is virtual: it never waits, but jumps to the next timer once nothing else is left to do."""
+"""An event loop with virtual time: it never waits, but jumps to the next timer when nothing else is ready."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class _Selector(selectors.DefaultSelector):
-    """Polls instead of waiting, and lets the time of its loop pass instead."""
+    """Polls without waiting, and advances the time of its loop instead."""
 
     loop: VirtualTimeLoop
 
@@ -23,7 +23,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """`now` is its time in seconds; adding to it is a standstill of the process. For loops without threads."""
+    """`now` is the time in seconds; adding to it simulates a frozen process. For loops without threads."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,6 +36,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run_in_virtual_time(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end; sleeping takes no time."""
+    """Run a coroutine to its end. Sleeping takes no time."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(scenario)

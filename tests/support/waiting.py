@@ -1,4 +1,4 @@
-"""Waiting for something that nothing announces, such as that a thread has fallen asleep."""
+"""Waiting for conditions without an event, such as a thread that has fallen asleep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SECONDS_MAX = 30
 
 
 def until(condition, *, seconds_max=SECONDS_MAX, pause_seconds=0):
-    """Spin until `condition()` holds; fail the test, rather than hang, if it never does."""
+    """Poll until `condition()` holds. Fails the test after `seconds_max`."""
     end = time.monotonic() + seconds_max
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -16,7 +16,7 @@ def until(condition, *, seconds_max=SECONDS_MAX, pause_seconds=0):
 
 
 def until_gathering(group, count):
-    """Until so many items wait for the next flush of a GroupFlush."""
+    """Wait until `count` items wait for the next flush of a GroupFlush."""
 
     def gathered():
         with group._gate:

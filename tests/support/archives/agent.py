@@ -1,4 +1,4 @@
-"""The agent over any `Call`, and trees as they are on disk, compared with all their metadata."""
+"""Backups and restores by the agent over any `Call`, and pictures of trees on disk with all their metadata."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LATER_MS = 3_600_000
 
 
 def in_an_hour():
-    """A clock by which whatever has just been written is old, and so can be trusted not to change again unseen."""
+    """A clock ahead of the files' times: a file that was just written counts as old, and so as unlikely to change."""
     return wall_clock() + LATER_MS
 
 
 class Runs:
-    """Backs up and restores through a `Call`, each resource by its own name, sealed if there is a key."""
+    """Backs up and restores through a `Call`, each resource by its own name, encrypted if there is a key."""
 
     def __init__(self, call, resource="tree", key=None, memory_folder=""):
         self.call = call
@@ -34,11 +34,11 @@ class Runs:
 
     @property
     def keyed_call(self):
-        """The call with the key, if there is one."""
+        """Return the call, with the key if there is one."""
         return KeyedCall(self.call, self.key, self.memory_folder) if self.key else self.call
 
     def backup(self, root, *, now=in_an_hour, before_read=None, note=None, **options):
-        """One run; answers its report and its outcome."""
+        """Run a backup; return its report and its outcome."""
         report = Report()
         arguments = {"vault": "Default", "resource": self.resource} | options
         wanted = BackupOptions(root=os.fsencode(root), **arguments)
@@ -53,7 +53,7 @@ class Runs:
         return report
 
     def opened(self, point="latest"):
-        """The archive of a recovery point."""
+        """Open the archive of a recovery point."""
         return open_archive(self.keyed_call, find_point(self.call, point, resource=self.resource), "test")
 
     def latest(self):
@@ -62,7 +62,7 @@ class Runs:
 
 
 def seen(root):
-    """Everything a tree holds, by path: kind, mode, owner, time, attributes, content, and which names are one file."""
+    """Return the entries of a tree by path: kind, mode, owner, time, attributes, content, and hard links."""
     root = os.fsencode(root)
     found = {b"": _facts(root)}
     inodes = {}

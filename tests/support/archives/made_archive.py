@@ -1,4 +1,4 @@
-"""Archives made of any bytes, committed as an agent does it."""
+"""Archives of arbitrary bytes, committed as an agent does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryostore.model.chunks import PutChunk
 
 
 def put(runs, catalog, content=b"x", header=None, kind="fileset", chunks=None):
-    """Commit an archive of these bytes; `catalog` is one chunk or several. Answers nothing."""
+    """Commit an archive of these bytes. `catalog` is one chunk or several."""
     job = open_job(runs.call, "Default", runs.resource, {}, kind=kind)
     summaries = {}
     catalog = [catalog] if isinstance(catalog, bytes) else catalog
@@ -41,6 +41,6 @@ def put(runs, catalog, content=b"x", header=None, kind="fileset", chunks=None):
 
 
 def plain_header(entries=0, files=0, file_bytes=0, **members):
-    """A header with as little in it as may be."""
+    """Return the smallest valid header."""
     empty = {"objects": [], "users": {}, "groups": {}}
     return Header(root=b"/x", entries=entries, files=files, file_bytes=file_bytes, **(empty | members)).encode()

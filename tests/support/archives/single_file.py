@@ -1,4 +1,4 @@
-"""Streams and disks over any `Call`: backed up, read back, compared."""
+"""Backups and restores of streams and disks over any `Call`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEGMENT_BYTES = 4 * MIB
 
 
 class SingleRuns:
-    """Backs up and restores one stream or disk, by the runs of a resource."""
+    """Backs up and restores a stream or disk of one resource."""
 
     def __init__(self, runs, kind):
         self.runs = runs
@@ -32,7 +32,7 @@ class SingleRuns:
         return SingleFileOptions(kind=self.kind, name=name, vault="Default", resource=self.runs.resource)
 
     def stream(self, source, **more):
-        """Back bytes up as if they came through a pipe, or what a command writes; answers report and outcome."""
+        """Back up bytes as from a pipe, or the output of a command; return report and outcome."""
         report = Report()
         if isinstance(source, list):
             return report, backup_stream(self.runs.keyed_call, self.options(), source, report, **more)
@@ -40,24 +40,24 @@ class SingleRuns:
             return report, backup_stream(self.runs.keyed_call, self.options(), fd, report, **more)
 
     def disk(self, path, **more):
-        """Back a disk up, in small segments; answers report and outcome."""
+        """Back up a disk in small segments; return report and outcome."""
         report = Report()
         arguments = {"segment_bytes": SEGMENT_BYTES} | more
         return report, backup_device(self.runs.keyed_call, self.options(), os.fsencode(path), report, **arguments)
 
     @contextmanager
     def files(self, point="latest"):
-        """The files of a recovery point."""
+        """Return the files of a recovery point."""
         with self.runs.opened(point) as archive, closing(ChunkCache()) as cache:
             yield ArchiveFiles(archive, cache)
 
     def content(self, point="latest"):
-        """All bytes of the one file."""
+        """Return all bytes of the only file."""
         with self.files(point) as files:
             return b"".join(file_parts(files.open(files.only())))
 
     def restore(self, target, point="latest", **options):
-        """Restore it to a file or a device; answers the report."""
+        """Restore to a file or a device; return the report."""
         report = Report()
         with self.files(point) as files:
             restore_file(files, files.only(), TargetOptions(target=os.fsencode(target), **options), report)
@@ -66,7 +66,7 @@ class SingleRuns:
 
 @contextmanager
 def piped(data):
-    """A descriptor that gives these bytes in pieces of uneven sizes, as a pipe does."""
+    """Return a descriptor that delivers these bytes in pieces of uneven sizes, as a pipe does."""
     read_end, write_end = os.pipe()
 
     def write():

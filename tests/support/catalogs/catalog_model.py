@@ -1,8 +1,8 @@
-"""The catalog's jobs, points and lineages beside what they should be, kept in dicts.
+"""A model of the catalog's jobs, points and lineages: the expected state in dicts, beside a real catalog.
 
-`CatalogModel` does a thing with the real handlers, notes in its dicts what must follow, and compares. What is taken
-away goes by few rows a transaction, and no further than a step says, so that every interleaving can be told as a story
-or found by a state machine.
+`CatalogModel` runs an operation with the real handlers, applies it to its dicts, and compares. Rows are
+removed a few per transaction, and no further than a step allows, so that a test, or a state machine,
+can produce every interleaving.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ OPEN = ("CREATED", "PENDING", "RUNNING", "ABORTING")
 
 
 def catalog_context(database=None, clock=None, blobs=None):
-    """A context for handlers that touch the catalog alone: its chunk store is empty. One vault exists."""
+    """Return a context for handlers that only use the catalog: an empty chunk store and one vault."""
     database = database or MemoryDatabase()
     keyring = MemoryKeyring()
     context = Context(
@@ -101,7 +101,7 @@ class Thing:
 
 @dataclass(eq=False)
 class Job:
-    """A backup job. `base` is a Point once it is chosen, or from the start if it was named."""
+    """A backup job. `base` is a Point once the base is fixed, or from the start if it was named."""
 
     job_id: str
     resource: str
@@ -128,12 +128,12 @@ class Point:
 
 
 def checksum(view):
-    """CommitBackupJob's ObjectsChecksum over a view of the model."""
+    """Return the ObjectsChecksum of CommitBackupJob over a view of the model."""
     return hashlib.sha256(b"".join(name + b"\0" + view[name].summary for name in sorted(view))).hexdigest()
 
 
 def content(transaction, thing, list_id):
-    """The catalog's form of an object; one of several parts has its chunk list in rows of its own."""
+    """Return an object as the catalog stores it. The chunk list of one with several parts has rows of its own."""
     if thing.parts:
         entries = [ChunkEntry(part * 10, 1, bytes(32), 0) for part in range(thing.parts)]
         rows = [(part, entry.chunk_index, chunk_lists.pack([entry])) for part, entry in enumerate(entries)]
@@ -149,7 +149,7 @@ def content(transaction, thing, list_id):
 
 
 def scanned(transaction, segment, *, start=b"", limit=3, **arguments):
-    """A view of the catalog, read page by page, as (name, summary, length) of each object."""
+    """Read a view of the catalog page by page; return (name, summary, length) of each object."""
     view = lineages.view(transaction, segment)
     arguments = {"prefix": b""} | arguments
     found = []
@@ -163,7 +163,7 @@ def scanned(transaction, segment, *, start=b"", limit=3, **arguments):
 
 
 def expected(view, *, start=b"", prefix=b"", created_from_ms=None, created_to_ms=None):
-    """As `scanned`, of a view of the model."""
+    """Like `scanned`, for a view of the model."""
     first = created_from_ms if created_from_ms is not None else 0
     end = created_to_ms if created_to_ms is not None else 2**63
     return [
@@ -174,7 +174,7 @@ def expected(view, *, start=b"", prefix=b"", created_from_ms=None, created_to_ms
 
 
 class CatalogModel:
-    """The model, and the catalog in `database` that it watches. Close it: then everything is deleted and nothing left.
+    """The model, and the catalog in `database` that it is compared with. Closing it deletes everything.
 
     Requests take nothing away by themselves: that is for `clean`, `forget`, `settle` and `maintain`.
     """
@@ -210,7 +210,7 @@ class CatalogModel:
             self._patches.close()
             self.database.close()
 
-    # --- what the model knows
+    # --- the model
 
     def open_jobs(self, *states):
         return [job for job in self.jobs.values() if job.state in (states or OPEN)]
@@ -224,7 +224,7 @@ class CatalogModel:
     def blocked(self, job):
         return any(other.resource == job.resource for other in self.open_jobs("RUNNING", "ABORTING") if other != job)
 
-    # --- what the catalog knows
+    # --- the catalog
 
     def row(self, job):
         return self.database.read(lambda t: job_rows.find(t, job.job_id))
@@ -257,7 +257,7 @@ class CatalogModel:
         return job
 
     def touch(self, job):
-        """First touch: the job runs on its base, or waits while another of its resource has not ended."""
+        """Make the first request: the job runs on its base, or waits until another one of its resource has ended."""
         bound = None
         for _ in range(100):
             try:
@@ -282,11 +282,11 @@ class CatalogModel:
         return job
 
     def run(self, resource=RESOURCES[0], base="latest"):
-        """A running job."""
+        """Start a job and let it run."""
         return self.touch(self.start(resource, base))
 
     def change(self, job, changes):
-        """Put and remove names: the length of an object to put, or None to remove it; and the parts of its list.
+        """Put and remove names. A change has the length of the object, or None to remove it, and the parts of its list.
 
         Removing answers whether the name was in the view.
         """
@@ -318,7 +318,7 @@ class CatalogModel:
         return self.change(job, [(name, None, 0) for name in names])
 
     def commit(self, job, *, checked=True):
-        """The totals that a commit keeps, worked out from the job's changes alone, are those of the whole view."""
+        """Check that totals computed from the job's changes are those of the complete view."""
         request = CommitBackupJob(
             backup_job_id=job.job_id,
             object_count=len(job.view),
@@ -340,7 +340,7 @@ class CatalogModel:
         return point
 
     def end(self, job, how="give up"):
-        """End a job without a point: how is `stop` or `give up`."""
+        """End a job without a point. `how` is `stop` or `give up`."""
         if how == "stop":
             stop.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
             job.state = "ABORTING" if job.state in {"RUNNING", "ABORTING"} else "ABORTED"
@@ -355,13 +355,13 @@ class CatalogModel:
             job.state = "FAILED"
 
     def see_aborted(self):
-        """A job that is being stopped ends when its rows are gone."""
+        """Remove rows of a job that is being stopped. The job ends when no row is left."""
         for job in self.open_jobs("ABORTING"):
             job.state = self.row(job).state
             assert job.state in {"ABORTING", "ABORTED"}
 
     def stays_ended(self, job):
-        """Nothing is written to a job that has ended, and it can neither be stopped nor committed otherwise."""
+        """Check that an ended job takes no writes, and can be neither stopped nor committed differently."""
         assert self.row(job).state == job.state
         touched = self.database.write(lambda t: job_rows.touch(t, job.job_id, bytes_transferred=0, now_ms=self.clock()))
         assert not touched
@@ -374,7 +374,7 @@ class CatalogModel:
     # --- points
 
     def delete(self, point):
-        """A point goes unless a job has it as its base, or reads it."""
+        """Delete a point. Refused if it is the base of a job, or is read by one."""
         arn = self.context.arns.point(point.point_id)
         request = DeleteRecoveryPoint(backup_vault_name=VAULT, recovery_point_arn=arn)
         if point.restores or any(job.base is point for job in self.open_jobs()):
@@ -385,7 +385,7 @@ class CatalogModel:
             point.deleting = True
 
     def restore(self, point):
-        """Begin to read a point, or end that."""
+        """Start to read a point, or end a read."""
         if point.restores:
             done = CompleteRestoreJob(restore_job_id=point.restores.pop(), status="COMPLETED")
             restore_jobs.complete_restore_job(self.context, done, ROOT)
@@ -393,7 +393,7 @@ class CatalogModel:
             request = StartRestoreJob(recovery_point_arn=self.context.arns.point(point.point_id), metadata={})
             point.restores.append(restore_jobs.start_restore_job(self.context, request, ROOT).restore_job_id)
 
-    # --- what happens with time
+    # --- background tasks
 
     def clean(self, segment, batches):
         done = ended_jobs.roll_back_job(self.context, segment, batches_max=batches)
@@ -414,7 +414,7 @@ class CatalogModel:
             del self.points[point_id]
 
     def maintain(self, hours=0):
-        """A round of duties after some hours: ends the jobs without a heartbeat, and no others."""
+        """Run the background tasks after some hours: only jobs without a heartbeat end."""
         self.clock.advance(hours * HOUR_MS)
         for duty in STORE_TASKS:
             duty(self.context)
@@ -438,7 +438,7 @@ class CatalogModel:
         return row.completed_ms is None
 
     def lose_the_catalog(self):
-        """The catalog is made anew from what is beside it: points are back as they were, what was open is gone."""
+        """Rebuild the catalog from the blobs: points are unchanged, open jobs are gone."""
         database = MemoryDatabase()
         outcome = self._rebuild_into(database)
         self.database.close()
@@ -465,10 +465,10 @@ class CatalogModel:
             pass
         return outcome
 
-    # --- what must hold
+    # --- invariants
 
     def the_records_describe_the_points(self, database=None):
-        """A catalog made from the records has each live point, object by object, and nothing else."""
+        """Check that a catalog from the records has each live point, object by object, and nothing else."""
         with closing(database or MemoryDatabase()) as made:
             outcome = self._rebuild_into(made)
             live = {point.point_id: point for point in self.live()}
@@ -479,7 +479,7 @@ class CatalogModel:
                 made.read(partial(self._sees, segment=lineages.Segment(*segment), view=live[point_id].view))
 
     def no_record_is_kept_for_nobody(self):
-        """Every record is of a generation that is seen, and builds on the nearest one below it that is."""
+        """Check that every record belongs to a visible generation and refers to the nearest visible one below it."""
         rows = self.database.read(
             lambda t: t.rows(
                 "SELECT number, generation, previous, recorded = changes FROM record WHERE noun = 'commit'"
@@ -494,23 +494,23 @@ class CatalogModel:
         assert names == {(lineage_id, generation) for lineage_id, generation, *_ in rows}
 
     def check(self):
-        """What must hold at any moment."""
+        """Check all invariants."""
         self.every_live_point_is_whole()
         self.every_running_job_sees_its_base_and_its_changes()
         self.versions_of_a_name_never_overlap()
 
     def every_live_point_is_whole(self):
-        """A recovery point sees exactly the objects its job saw when it was committed, whatever was deleted since."""
+        """A recovery point has exactly the objects of its job at the commit, whatever was deleted since."""
         for point in self.live():
             self.sees(self.point_row(point).segment, point.view)
 
     def every_running_job_sees_its_base_and_its_changes(self):
-        """A job's view is its base's, as changed by the job, whatever other jobs and deletions do meanwhile."""
+        """A job's view is that of its base with the job's own changes, whatever other jobs and deletions do."""
         for job in self.open_jobs("RUNNING"):
             self.sees(self.row(job).segment, job.view)
 
     def sees(self, segment, view):
-        """The view read page by page, and name by name, is as the model has it; each object has all of its parts."""
+        """Check that a view, read by page and by name, is that of the model, and that each object is complete."""
         self.database.read(lambda t: self._sees(t, segment, view))
 
     @staticmethod
@@ -536,7 +536,7 @@ class CatalogModel:
         assert overlaps == []
 
     def nothing_is_kept_for_nobody(self):
-        """Once a round is made, every object version is seen by a point, a running job or another lineage."""
+        """After maintenance, every object version is in the view of a point, a running job or another lineage."""
         unseen = self.database.read(
             lambda t: t.rows(
                 "SELECT * FROM object WHERE NOT EXISTS (SELECT 1 FROM ("
@@ -551,7 +551,7 @@ class CatalogModel:
         assert unseen == []
 
     def everything_can_be_deleted_without_a_leak(self):
-        """Once every job has ended, every point is deleted and maintenance has come round, nothing is left."""
+        """After every job has ended, every point is deleted and maintenance has run, nothing is left."""
         for job in self.open_jobs():
             self.end(job, "stop")
         self.maintain()

@@ -1,4 +1,4 @@
-"""Rows of the catalog with everything a test does not care about filled in."""
+"""Rows of the catalog, with defaults for every column that a test does not set."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def filled(kind, values):
 
 
 def job_row(job_id="J", **values):
-    """A job that waits, unless the values say otherwise."""
+    """Return a backup job, by default one that waits."""
     return filled(JobRow, {"job_id": job_id, "point_id": f"{job_id}-P", **values})
 
 
 def point_row(point_id="P", **values):
-    """A point that is being created, unless the values say otherwise."""
+    """Return a recovery point, by default one that is being created."""
     return filled(PointRow, {"point_id": point_id, **values})
 
 
 def restore_job_row(job_id="R", **values):
-    """A restore job that waits, unless the values say otherwise."""
+    """Return a restore job, by default one that waits."""
     return filled(RestoreJobRow, {"job_id": job_id, "lineage_id": 1, "generation": 1, "status": "PENDING", **values})

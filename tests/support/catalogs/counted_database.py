@@ -1,4 +1,4 @@
-"""A database that counts what its units of work cost: statements, and transactions of more than one."""
+"""A database that counts statements, and transactions of more than one statement."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CountedTransaction:
 
 
 class CountedDatabase:
-    """`statements` are all that were run; `transactions` are writes, and reads of more than one statement."""
+    """`statements` are all that ran; `transactions` are writes, and reads of more than one statement."""
 
     def __init__(self, inner):
         self.inner = inner

@@ -1,4 +1,4 @@
-"""Actions on the model of a catalog from many threads at once."""
+"""Concurrent actions on a catalog from many threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryostore.model.errors import (
 
 
 def outcomes(count, action):
-    """The result of `action(number)` in each of so many threads: its return value, or the class of its error."""
+    """Run `action(number)` in `count` threads at once; return the result of each, or the class of its error."""
     found = [None] * count
 
     def run(number):

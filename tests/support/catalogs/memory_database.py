@@ -1,4 +1,4 @@
-"""A `Database` in memory, for tests that need many of them: one connection, one caller at a time, nothing durable."""
+"""A `Database` in memory, for tests that need many: one connection, one caller at a time, nothing durable."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from cryostore.catalog.sqlite import engine as sqlite
 
 @functools.cache
 def migrated():
-    """An empty catalog, to be copied."""
+    """Return an empty catalog, to be copied."""
     database = MemoryDatabase(template=None)
     database.write(functools.partial(migrate_to_newest, dialect=sqlite.DIALECT))
     return database
 
 
 class MemoryDatabase:
-    """Begins as an empty catalog with the newest schema."""
+    """Starts as an empty catalog with the newest schema."""
 
     def __init__(self, template=migrated):
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        # Some tests make thousands and drop them where they stand, as a process that dies does.
+        # Some tests make thousands and drop them without closing, as a killed process does.
         weakref.finalize(self, self.connection.close)
-        # A unit of work that asks for another fails at BEGIN instead of waiting for itself.
+        # A unit of work that starts another one fails at BEGIN instead of waiting for itself.
         self._lock = threading.RLock()
         if template is not None:
             template().connection.backup(self.connection)
@@ -52,7 +52,7 @@ class MemoryDatabase:
             return answer
 
     def migrate(self):
-        """The schema is the newest already."""
+        """Do nothing: the schema is the newest."""
 
     def close(self):
         self.connection.close()

@@ -1,4 +1,4 @@
-"""What every real client is asked to do, in a form that any language reads: a plan of objects, as JSON.
+"""The plan that every real client carries out: objects as JSON, which any language reads.
 
 A client writes the plan's objects into a backup job with StartObject, PutChunk, NotifyObjectComplete, PutObject and
 DeleteObject, and later reads a restore job back with ListObjects, ListChunks, GetChunk and GetObjectMetadata. What it
@@ -34,7 +34,7 @@ DELETED = "deleted/later"
 
 
 def plan(names=NAMES):
-    """Objects to write, the same each time: inline ones under all names, and uploads of several chunks."""
+    """Return the objects to write, always the same: inline ones under all names, and uploads of several chunks."""
     random_bytes = random.Random(7)
     objects = [
         _inline(name, random_bytes.randbytes(place * 37), f"metadata of {place}") for place, name in enumerate(names)
@@ -72,7 +72,7 @@ def _text(data):
 
 
 def expected(plan):
-    """What a client must read back: by name, the chunks with their indexes, checksums and data, and the metadata."""
+    """Return the expected result of reading, by name: chunks with index, checksum and data, and metadata."""
     read = {}
     for entry in plan["objects"]:
         if "inline" in entry:
@@ -93,7 +93,7 @@ def expected(plan):
 
 
 def start_job(call):
-    """A new backup job without a base."""
+    """Start a backup job without a base."""
     started = call.call(
         StartBackupJob(
             backup_vault_name="Default",
@@ -106,7 +106,7 @@ def start_job(call):
 
 
 def commit_and_restore(call, backup_job_id):
-    """Commit a job and start to restore its recovery point; the restore job's id."""
+    """Commit a job and start a restore of its recovery point; return the id of the restore job."""
     point = call.call(CommitBackupJob(backup_job_id=backup_job_id)).recovery_point_arn
     return call.call(StartRestoreJob(recovery_point_arn=point, metadata={})).restore_job_id
 
@@ -117,5 +117,5 @@ def finish(call, restore_job_id):
 
 
 def request(verb, job_id, plan):
-    """What a client's program reads from its standard input."""
+    """Return the stdin of a client's program."""
     return json.dumps({"verb": verb, "jobId": job_id, "plan": plan})

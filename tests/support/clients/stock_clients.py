@@ -1,4 +1,4 @@
-"""Witnesses with the clients that people have, and the retries that these come with: ours, and botocore's standard."""
+"""Witnesses with real clients and their default retries: our own client, and botocore."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = (1, 1000, 40_000)
 
 
 class WatchedRetry:
-    """The stock retries, and what they hide: the errors that were answered."""
+    """The default retries. Keeps the errors that they hide."""
 
     def __init__(self):
         self.errors = collections.Counter()
@@ -40,7 +40,7 @@ class WatchedRetry:
 
 
 class WatchedTransport(HttpTransport):
-    """The stock transport, and how often it has sent something: twice, too, for a kept connection that broke."""
+    """The default transport. Counts requests that were sent, also the second attempt after a broken connection."""
 
     sent = 0
 
@@ -54,18 +54,18 @@ def _said(status, name):
 
 
 def client(url, credentials, **more):
-    """A client of ours with the root access key."""
+    """Return our client with the root access key."""
     found = settings(url, credentials)
     return Client(found.endpoint_url, found.region, found.credentials, **more)
 
 
 def settings(url, credentials):
-    """Address and root access key."""
+    """Return address and root access key."""
     return resolve({"AWS_ENDPOINT_URL": url, "AWS_SHARED_CREDENTIALS_FILE": str(credentials)})
 
 
 class StockWitness(Witness):
-    """A witness with our client as it is: none of its calls may fail."""
+    """A witness with our unmodified client: none of its calls may fail."""
 
     actions = ("put", "put", "upload", "delete", "read")
 
@@ -77,7 +77,7 @@ class StockWitness(Witness):
 
     @property
     def errors(self):
-        """What was answered besides what was wanted, counted."""
+        """Count the unexpected responses."""
         return self._retry.errors
 
     def data(self):
@@ -91,12 +91,12 @@ class StockWitness(Witness):
         return self._transport.sent > 1
 
     def close(self):
-        """End its connections."""
+        """Close its connections."""
         self.client.close()
 
 
 class BotocoreWitness:
-    """A witness by botocore's hand. Its one job is never committed; what it wrote, it reads back at once.
+    """A witness with botocore. Its only job is never committed; it reads each object back at once.
 
     `acknowledged`, `errors` and `failure` are as those of a StockWitness; `contents` is what the job holds.
     """
@@ -122,24 +122,24 @@ class BotocoreWitness:
             self.errors[_said(response_dict["status_code"], name)] += 1
 
     def run(self):
-        """Until stopped; what goes wrong is kept in `failure`."""
+        """Work until stopped. An error is kept in `failure`."""
         try:
             while not self.stop.is_set():
                 name = f"name-{self.random.randrange(SLOTS)}"
                 self.random.choice((self.put, self.upload))(name)
                 assert self.read(name) == self.contents[name], name
-        except BaseException as failure:  # noqa: BLE001 - shown by the test, in its own thread
+        except BaseException as failure:  # noqa: BLE001 - the test raises it in its own thread
             self.failure = failure
 
     def put(self, name):
-        """An object in one request."""
+        """Put an object in one request."""
         data = self.random.randbytes(self.random.choice(SIZES))
         self._storage.put_object(BackupJobId=self.job, ObjectName=name, InlineChunk=data)
         self.acknowledged += 1
         self.contents[name] = [data]
 
     def upload(self, name):
-        """Chunk by chunk, the last one first."""
+        """Upload an object by chunks, the last one first."""
         contents = [self.random.randbytes(self.random.choice(SIZES)) for _ in range(3)]
         upload = self._storage.start_object(BackupJobId=self.job, ObjectName=name)["UploadId"]
         for index, data in reversed(list(enumerate(contents))):
@@ -155,7 +155,7 @@ class BotocoreWitness:
         self.contents[name] = contents
 
     def read(self, name):
-        """The chunks of an object. A body that is torn is for whoever reads it to ask for again: botocore does not."""
+        """Read the chunks of an object. Retries after a torn body, which botocore does not."""
         listed = self._storage.list_objects(StorageJobId=self.job, StartingObjectPrefix=name)["ObjectList"]
         (token,) = [one["ObjectToken"] for one in listed if one["Name"] == name]
         chunks = self._storage.list_chunks(StorageJobId=self.job, ObjectToken=token)["ChunkList"]
@@ -171,10 +171,10 @@ class BotocoreWitness:
         return answer["Data"].read()
 
     def check(self, verified, api):
-        """Everything acknowledged is there."""
-        del verified  # this reads all of it
+        """Check that every acknowledged write is there."""
+        del verified  # this method reads everything
         assert api.read(self.job) == {name: b"".join(contents) for name, contents in self.contents.items()}
 
     def close(self):
-        """End its connections."""
+        """Close its connections."""
         self._storage.close()

@@ -1,4 +1,4 @@
-"""An agent with a resource of its own, that writes down what was acknowledged, and what may have happened."""
+"""An agent with its own resource, which records the acknowledged writes, and those with an unknown result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZES = (0, 10, 1000, 50_000, 300_000)
 
 
 class Witness:
-    """Backs up again and again until told to stop, over `api`; `check` shows afterwards that all of it is there."""
+    """Backs up over `api` until it is stopped. `check` then verifies every acknowledged write."""
 
     actions = ("put", "put", "upload", "delete")
 
@@ -29,21 +29,21 @@ class Witness:
         self.random = random.Random(seed)
         self.stop = stop
         self.job = None
-        self.expected = {}  # by name: contents the object may have; None stands for no object
-        self.points = {}  # by ARN: the same, at the commit
+        self.expected = {}  # by name: the possible contents of the object; None stands for no object
+        self.points = {}  # by ARN: the same, at the time of the commit
         self.acknowledged = 0
         self.failure = None
 
     def run(self):
-        """Until stopped; what goes wrong is kept in `failure`."""
+        """Work until stopped. An error is kept in `failure`."""
         try:
             while not self.stop.is_set():
                 self.back_up()
-        except BaseException as failure:  # noqa: BLE001 - shown by the test, in its own thread
+        except BaseException as failure:  # noqa: BLE001 - the test raises it in its own thread
             self.failure = failure
 
     def back_up(self):
-        """One job."""
+        """Run one job."""
         self.job = self.insist(self.api.start_operation(idempotency_token=new_resource())).backup_job_id
         for _ in range(OPERATIONS_PER_JOB):
             if self.stop.is_set():
@@ -56,13 +56,13 @@ class Witness:
             self.delete_point(self.random.choice(list(self.points)[:-1]))  # the last is the next base
 
     def delete_point(self, arn):
-        """Give a recovery point up."""
+        """Delete a recovery point."""
         del self.points[arn]
-        with contextlib.suppress(ResourceNotFoundException):  # an attempt whose answer was lost
+        with contextlib.suppress(ResourceNotFoundException):  # an earlier attempt whose response was lost
             self.insist(DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=arn))
 
     def put(self, name):
-        """An object in one request."""
+        """Put an object in one request."""
         data = self.data()
         put = PutObject(
             backup_job_id=self.job, object_name=name, inline_chunk=Payload(data), inline_chunk_length=len(data)
@@ -70,7 +70,7 @@ class Witness:
         self.note(name, (data,), known=self.attempt(put) is not None)
 
     def delete(self, name):
-        """Take an object away, if it is there."""
+        """Delete an object, if it is there."""
         try:
             known = self.attempt(DeleteObject(backup_job_id=self.job, object_name=name)) is not None
         except ResourceNotFoundException:
@@ -79,7 +79,7 @@ class Witness:
         self.note(name, None, known=known)
 
     def upload(self, name):
-        """Chunk by chunk; after a death of the server it goes on where it was."""
+        """Upload an object by chunks; continue after a crash of the server."""
         contents = tuple(self.data() for _ in range(self.random.randrange(1, 4)))
         upload = self.insist(StartObject(backup_job_id=self.job, object_name=name)).upload_id
         for index, data in enumerate(contents):
@@ -88,36 +88,36 @@ class Witness:
         self.note(name, contents, known=True)
 
     def read(self, name):
-        """What was acknowledged is to be seen at once, whoever is asked."""
+        """Check that acknowledged writes are visible at once, on every node."""
         found = {one.name: one for one in objects(self.api, self.job, prefix=name) if one.name == name}
         self.check_object(self.api, self.job, name, found, self.expected.get(name, {None}), set())
 
     def data(self):
-        """Bytes of some length."""
+        """Return bytes of a random length."""
         return self.random.randbytes(self.random.choice(SIZES))
 
     def note(self, name, content, *, known):
-        """Write down what an object is now, or may be."""
+        """Record the content of an object, or its possible contents."""
         self.expected[name] = {content} if known else self.expected.get(name, {None}) | {content}
 
     def attempt(self, operation):
-        """The answer, or None if none came: then it may have happened or not."""
+        """Return the response, or None if there was none, so that the result is unknown."""
         answer = self.api.call(operation)
         self.acknowledged += 1
         return answer
 
     def has_asked_again(self):
-        """Whether the last answer was not that to the first attempt: then it shows what that may have done."""
+        """Whether the last response was for a retry, which may reflect the effect of an earlier attempt."""
         return False
 
     def insist(self, operation):
-        """The answer, in the end: every one of these may be repeated."""
+        """Retry until there is a response. Only for operations that may be repeated."""
         while (answer := self.attempt(operation)) is None:
             pass
         return answer
 
     def check(self, verified, api=None):
-        """Everything acknowledged is there. Each chunk is read once: `verified` knows those that were."""
+        """Check that every acknowledged write is there. Each chunk is read once; `verified` has those that were."""
         api = api or self.api
         if self.job is not None:
             self.check_view(api, self.job, self.expected, verified)
@@ -127,7 +127,7 @@ class Witness:
             api.end_restore(restore)
 
     def check_view(self, api, storage_job, expected, verified):
-        """All objects of a view, and no others."""
+        """Check that a view has these objects and no others."""
         found = {one.name: one for one in objects(api, storage_job)}
         for name, contents in expected.items():
             self.check_object(api, storage_job, name, found, contents, verified)
@@ -135,7 +135,7 @@ class Witness:
 
     @staticmethod
     def check_object(api, storage_job, name, found, contents, verified):
-        """One object is one of `contents`, byte for byte."""
+        """Check that an object is one of `contents`, byte for byte."""
         if name not in found:
             assert None in contents, f"{name} is lost"
             return

@@ -1,4 +1,4 @@
-"""Damage to packs, and a look at what a store says of it."""
+"""Damage to packs, and the reports of a store about it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from support.stores.collecting import Scene
 
 
 def noise(number, size=200):
-    """Bytes that do not shrink, always the same for a number."""
+    """Return incompressible bytes, always the same for a number."""
     return random.Random(number).randbytes(size)
 
 
 def to_end(steps):
-    """Take all steps, and answer what the generator returns."""
+    """Run a generator to its end and return its result."""
     while True:
         try:
             next(steps)
@@ -28,32 +28,32 @@ def to_end(steps):
 
 
 def scrubbed(context, **options):
-    """A scrub to its end, and what it found."""
+    """Scrub everything and return the result."""
     outcome = ScrubResult()
     to_end(scrub(context, outcome, **options))
     return outcome
 
 
 def hurt(context):
-    """By the ARN of each hurt point, or the id of a job, the names of its hurt objects."""
+    """Return the names of damaged objects, by ARN of the affected point or id of the job."""
     damage = to_end(find_affected(context))
     points = {point.recovery_point_arn: sorted(point.names) for point in damage.points}
     return points | {job.backup_job_id: sorted(job.names) for job in damage.jobs}
 
 
 def row_of(store, data, vault_id=1):
-    """The row of a chunk by its bytes."""
+    """Return the row of a chunk by its bytes."""
     return store.database.read(lambda transaction: chunks.find(transaction, vault_id, sha(data)))
 
 
 def damaged(store):
-    """The digests that are marked as damaged."""
+    """Return the digests that are marked as damaged."""
     query = "SELECT digest FROM chunk WHERE damaged_ms IS NOT NULL"
     return {row[0] for row in store.database.read(lambda transaction: transaction.rows(query))}
 
 
 def blob(store, name):
-    """The bytes of a pack in a store in memory, to be changed in place."""
+    """Return the bytes of a pack of a store in memory, to be changed in place."""
     return store.blobs._blobs[pack_key(name)]
 
 
@@ -65,7 +65,7 @@ def spoil(store, data, place=-1, *, vault_id=1):
 
 
 def broken_scene():
-    """A scene of garbage and of what is needed, in which rows and a whole pack are forgotten that lie in packs."""
+    """Return a store with garbage and needed chunks, whose catalog lacks some rows and a complete pack."""
     scene = Scene()
     scene.restart(1.0)  # all packs are closed
     lost = sorted(audit.references(scene.store.database))[::3]

@@ -1,4 +1,4 @@
-"""Blob stores that fail on demand, and one that forgets what was not synced."""
+"""Blob stores that fail on demand, and one that loses unsynced bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ANSWER_LOST = -1
 
 
 class FaultyObjects:
-    """Passes everything on to `inner`, except the calls that `fail` names. Blobs do not grow in it, as in a cloud."""
+    """Passes calls on to `inner`, except those that `fail` names. Blobs cannot be appended to, as in a cloud."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -23,7 +23,7 @@ class FaultyObjects:
         self._lock = threading.Lock()
 
     def fail(self, method, at=1, error=None, *, torn_bytes=0, answer_lost=False):
-        """Let the `at`-th call from now raise `error`; an append writes `torn_bytes` before that.
+        """Make the `at`-th call from now raise `error`; an append writes `torn_bytes` before that.
 
         With `answer_lost` any other call is done first.
         """
@@ -32,19 +32,19 @@ class FaultyObjects:
         self.faults[method, self.calls.get(method, 0) + at] = (error, torn_bytes)
 
     def lie(self, method, at, place):
-        """Let the `at`-th answer from now have a flipped bit in its byte at `place`, if it is that long."""
+        """Flip a bit in the byte at `place` of the `at`-th result from now, if it is that long."""
         self.lies[method, self.calls.get(method, 0) + at] = place
 
     def lie_in_listings(self, change):
-        """Let every listing be `change(keys)`: cut short, or as it was long ago."""
+        """Replace every listing by `change(keys)`, such as a truncated or a stale one."""
         self.listings = change
 
     def on(self, method, action):
-        """Call `action()` at the beginning of each call, outside of any lock of ours."""
+        """Run `action()` at the start of each call, while no lock of this store is held."""
         self.before[method] = action
 
     def trouble(self, method):
-        """Count a call; return its error, or None, and how many bytes are written all the same."""
+        """Count a call; return its error, or None, and the number of bytes that are written nevertheless."""
         with self._lock:
             self.calls[method] = self.calls.get(method, 0) + 1
             fault = self.faults.pop((method, self.calls[method]), (None, 0))
@@ -85,7 +85,7 @@ class FaultyObjects:
 
 
 class FaultyBlobs(FaultyObjects):
-    """The same for blobs that grow. Methods of an appender are counted as "append", "sync" and "close", over all."""
+    """The same for blobs with append. Calls of all appenders count as "append", "sync" and "close"."""
 
     def owned(self, key):
         return self._pass_on("owned", key)
@@ -122,7 +122,7 @@ class FaultyAppender:
 
 
 class CrashingBlobs(MemoryBlobs):
-    """Memory that tells synced bytes from others, and can lose the others like a machine without power."""
+    """Blobs in memory that can lose unsynced bytes, like a machine that loses power."""
 
     def __init__(self):
         super().__init__()
@@ -134,7 +134,7 @@ class CrashingBlobs(MemoryBlobs):
         return appender
 
     def cut(self, key, size):
-        """As MemoryBlobs; what is left counts as synced."""
+        """Like MemoryBlobs; the remaining bytes count as synced."""
         done = super().cut(key, size)
         for appender in self.appenders:
             if done and appender.key == key:
@@ -142,7 +142,7 @@ class CrashingBlobs(MemoryBlobs):
         return done
 
     def crash(self, kept_share=0.0, filler=None):
-        """Kill all owners. Of the bytes not synced keep this share; with `filler`, put that in place of the rest."""
+        """Kill all owners. Keep a share of the unsynced bytes, and replace the rest by `filler`, if given."""
         for appender in self.appenders:
             blob = self._blobs.get(appender.key)
             if blob is not None and not appender.dead:

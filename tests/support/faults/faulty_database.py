@@ -1,4 +1,4 @@
-"""A database whose transactions fail on demand: before they happen, or after, when only the answer is lost."""
+"""A database whose transactions fail on demand, before they run or after their commit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cryostore.core.errors import StorageUnavailableError
 
 
 class FaultyDatabase:
-    """Passes everything on to `inner`, except the transactions that `fail` names.
+    """Passes transactions on to `inner`, except those that `fail` names.
 
     `reads` and `writes` count the transactions begun so far, so that a test can walk through the faults of a request:
     run it once, then once more for each transaction it made.
@@ -24,19 +24,19 @@ class FaultyDatabase:
         self._lock = threading.Lock()
 
     def fail(self, at=1, *, kind="write", answer_lost=False, error=None):
-        """Let the `at`-th transaction from now raise `error`: instead of happening, or after its commit."""
+        """Make the `at`-th transaction from now raise `error`, instead of running or after its commit."""
         error = error or StorageUnavailableError(f"this {kind} was told to fail")
         with self._lock:
             begun = self.writes if kind == "write" else self.reads
             self._faults[kind, begun + at] = (error, answer_lost)
 
     def heal(self):
-        """Forget all faults that have not struck yet."""
+        """Remove all faults that have not occurred yet."""
         with self._lock:
             self._faults.clear()
 
     def die(self):
-        """Let every transaction fail from now on, like those of a process that is gone."""
+        """Make every transaction fail from now on, like those of a killed process."""
         self.dead = True
 
     @property
@@ -44,7 +44,7 @@ class FaultyDatabase:
         return len(self._faults)
 
     def on_write(self, action):
-        """Call `action()` before each write, in the thread that asks for it: None for nothing."""
+        """Run `action()` before each write, in the calling thread. None removes it."""
         self._before = action
 
     def read(self, work):

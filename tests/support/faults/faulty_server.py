@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that misbehaves by script: one step per request, in order."""
+"""A real HTTP server on loopback that follows a script of faults: one step per request, in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Step = Callable[["Handler"], None]
 
 
 class FaultyServer(ThreadingHTTPServer):
-    """Remembers what it received; `released` ends all waiting steps."""
+    """Keeps the received requests. `released` ends all waiting steps."""
 
     daemon_threads = True
     block_on_close = True
@@ -38,11 +38,11 @@ class FaultyServer(ThreadingHTTPServer):
         self.closed.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is part of the play."""
+        """Ignore errors: clients may disconnect."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Plays the next step for each request."""
+    """Runs the next step for each request."""
 
     protocol_version = "HTTP/1.1"
     server: FaultyServer
@@ -56,12 +56,12 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = play  # noqa: N815 - the names http.server calls
 
     def log_message(self, *_: object) -> None:
-        """Stay silent."""
+        """Log nothing."""
 
 
 @contextmanager
 def faulty_server(*steps: Step) -> Iterator[FaultyServer]:
-    """A server that plays `steps`; shows at its end that all were played."""
+    """A server that runs `steps`, and checks at its end that all have run."""
     server = FaultyServer(*steps)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -78,7 +78,7 @@ def faulty_server(*steps: Step) -> Iterator[FaultyServer]:
 def answer(
     status: int = 200, body: bytes = b"{}", *, keep: bool = True, say_close: bool = False, **headers: str
 ) -> Step:
-    """Answer properly; `keep=False` closes the connection afterwards without having said so."""
+    """Respond correctly. `keep=False` closes the connection afterwards without announcing it."""
 
     def step(handler: Handler) -> None:
         handler.send_response(status)
@@ -95,18 +95,18 @@ def answer(
 
 
 def fail(status: int, name: str, message: str = "as scripted", **headers: str) -> Step:
-    """Answer one of the API's errors."""
+    """Respond with an error of the API."""
     body = f'{{"__type":"{name}","Code":"{name}","Message":"{message}","message":"{message}"}}'.encode()
     return answer(status, body, x_amzn_ErrorType=name, x_amzn_RequestId="REQUEST-1", **headers)
 
 
 def cut(handler: Handler) -> None:
-    """Close the connection without an answer."""
+    """Close the connection without a response."""
     handler.close_connection = True
 
 
 def cut_in_body(handler: Handler) -> None:
-    """Promise 100 bytes, send 10, close."""
+    """Announce 100 bytes, send 10, and close."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n0123456789")
     handler.close_connection = True
 
@@ -118,7 +118,7 @@ def garbage(handler: Handler) -> None:
 
 
 def stall(handler: Handler) -> None:
-    """Send half a head and nothing more until the end of the test."""
+    """Send half of a head, and then nothing until the end of the test."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-le")
     handler.server.released.wait()
     handler.close_connection = True

@@ -1,4 +1,4 @@
-"""A proxy between an HTTP client and a real service, which does to single requests what networks and services do."""
+"""A proxy between an HTTP client and a real service, with faults of networks and services on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_HERE = b"<html><body>404: nothing is served here</body></html>"
 
 
 class Fault(Enum):
-    """What becomes of a request and its answer."""
+    """The fault of a request and its response."""
 
     CUT_BEFORE = "the connection ends before the request arrives"
     CUT_AFTER = "the request arrives, and the connection ends before the answer"
@@ -33,24 +33,24 @@ ARRIVING = {Fault.CUT_AFTER, Fault.TORN, Fault.THROTTLED_AFTER, Fault.SILENT_AFT
 
 
 def kind_of(method, target):
-    """What of a blob store a request of S3 is for."""
+    """Return the blob store method that an S3 request belongs to."""
     if method == "GET":
         return "list" if "list-type" in target else "get"
     return {"PUT": "put", "HEAD": "stat", "DELETE": "delete"}.get(method, method)
 
 
 class HttpProxy:
-    """Passes requests on to `address`, but for the faults it was told of. Use as a context manager."""
+    """Passes requests on to `address`, except for the set faults. A context manager."""
 
     def __init__(self, address):
         self.target = urlsplit(address).netloc
         self.faults = {}
         self.requests = {}
-        """By kind, what becomes of a request's body on its way."""
+        """By kind: the change of a request's body."""
         self.answers = {}
-        """By kind, what becomes of an answer's body on its way."""
+        """By kind: the change of a response's body."""
         self.head = lambda _name, value: value
-        """What becomes of the value of a request's header on its way."""
+        """The change of a request header's value."""
         self.seen = []
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -76,19 +76,19 @@ class HttpProxy:
         self._server.server_close()
 
     def fail(self, kind, fault, times=1):
-        """Let the next requests of a kind ("put", "get", "stat", "list", "delete") meet a fault."""
+        """Make the next requests of a kind ("put", "get", "stat", "list", "delete") fail."""
         with self._lock:
             self.faults[kind] = [fault] * times
 
     @contextmanager
     def failing(self, kind, fault):
-        """Let every request of a kind meet a fault within the block."""
+        """Make every request of a kind fail while the context lasts."""
         self.fail(kind, fault, 10_000)
         yield
         self.fail(kind, fault, 0)
 
     def next_fault(self, kind):
-        """Count a request; give the fault it meets, None if none."""
+        """Count a request; return its fault, or None."""
         with self._lock:
             self.seen.append(kind)
             faults = self.faults.get(kind)
@@ -100,16 +100,16 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: HttpProxy
 
     def log_message(self, *_arguments):
-        """Say nothing."""
+        """Log nothing."""
 
     def handle_one_request(self):
         try:
             super().handle_one_request()
-        except OSError:  # the client has gone
+        except OSError:  # the client has disconnected
             self.close_connection = True
 
     def pass_on(self):
-        """Do with one request what is to be done with it."""
+        """Pass one request on, or apply its fault."""
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.kind = kind_of(self.command, self.path)
         body = self.proxy.requests.get(self.kind, bytes)(body)
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = pass_on  # noqa: N815 - the names http.server looks for
 
     def ask(self, body):
-        """The service's answer: status, headers and bytes."""
+        """Return the service's response: status, headers and bytes."""
         connection = http.client.HTTPConnection(self.proxy.target, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
 
     def answer_with(self, fault, status, headers, body, size):
-        """Give the answer on, or what a fault leaves of it."""
+        """Pass the response on, changed by the fault, if any."""
         if fault is None:
             self.answer(status, headers, self.proxy.answers.get(self.kind, bytes)(body), size)
         elif fault is Fault.THROTTLED_AFTER:
@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.lose(fault)
 
     def answer(self, status, headers, body, size=None):
-        """Send an answer, with the length it has, or says to have."""
+        """Send a response, with its real length or another one."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def lose(self, fault):
-        """End the connection without an answer, or leave it without one."""
+        """Close the connection without a response, or leave it open without one."""
         self.close_connection = True
         if fault in {Fault.SILENT_BEFORE, Fault.SILENT_AFTER}:
             self.proxy.closing.wait(60)

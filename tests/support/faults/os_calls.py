@@ -1,4 +1,4 @@
-"""The calls that a restore makes to its target, changed on the way: a case-blind file system, calls that fail."""
+"""System calls of a restore with changed results: a case-insensitive file system, and calls that fail."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ REAL = {
     )
 }
 NAMED = ("open", "stat", "mkdir", "unlink", "rmdir", "rename", "link", "symlink", "mkfifo", "mknod", "readlink")
-"""Those that take names in a directory."""
+"""The calls that take names in a directory."""
 
 
 def _found(name, directory):
-    """The name that a case-blind directory lists for this one."""
+    """Return the name that a case-insensitive directory lists for this one."""
     if directory is None:
         return name
     listed = map(os.fsencode, REAL["listdir"](directory))
@@ -51,7 +51,7 @@ def _found(name, directory):
 
 @contextmanager
 def case_blind(monkeypatch):
-    """While the context lasts, directories that are reached by a descriptor do not tell upper from lower case."""
+    """While the context lasts, directories that are reached by a descriptor are case-insensitive."""
     lock = threading.RLock()
 
     def changed(name):
@@ -77,7 +77,7 @@ def case_blind(monkeypatch):
 
 @contextmanager
 def failing(monkeypatch, name, code, *, at=None):
-    """While the context lasts, the agent's call number `at` of this name fails with an error number.
+    """While the context lasts, call number `at` of this name fails with an error number.
 
     Without `at` all of them do. Gives a list of the arguments of all calls.
     """

@@ -1,4 +1,4 @@
-"""A source whose file system refuses one system call on one entry, with any errno."""
+"""A source whose file system refuses one system call on one entry, with a given errno."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RefusingSource:
 
     @contextlib.contextmanager
     def refusing(self):
-        """While the source refuses."""
+        """Refuse while the context lasts."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.object(os, self.call, self._wrapped(getattr(os, self.call))))
             if self.call == "stat":

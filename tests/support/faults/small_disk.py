@@ -1,4 +1,4 @@
-"""A disk of a few MiB, mounted for a test: one that can really be filled, and made read-only."""
+"""A file system of a few MiB, mounted for a test, which can be filled and made read-only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILLER_STEPS_BYTES = (MIB, 64 * KIB, 4 * KIB)
 
 
 class SmallDisk:
-    """A file system of its own at `path`."""
+    """A small file system at `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,17 +27,17 @@ class SmallDisk:
         return status.f_bavail * status.f_frsize
 
     def bytes_under(self, folder: str = "") -> int:
-        """How much the files in a folder take, as far as they have names."""
+        """Return the bytes that the files in a folder take, without deleted open ones."""
         return sum(entry.stat().st_blocks * 512 for entry in (self.path / folder).rglob("*") if entry.is_file())
 
     @property
     def hidden_bytes(self) -> int:
-        """How much is taken by what has no name any more, and the file system itself."""
+        """Return the bytes that deleted open files and the file system itself take."""
         status = os.statvfs(self.path)
         return (status.f_blocks - status.f_bfree) * status.f_frsize - self.bytes_under()
 
     def fill(self, *, but_bytes: int = 0) -> None:
-        """Let somebody else's file take all room but so many bytes."""
+        """Fill the disk with a file, except for some bytes."""
         with self.filler.open("ab", buffering=0) as file:
             for step in FILLER_STEPS_BYTES:
                 with contextlib.suppress(OSError):
@@ -45,19 +45,19 @@ class SmallDisk:
                         file.write(bytes(step))
 
     def clear(self) -> None:
-        """Remove that file again."""
+        """Remove the file of `fill`."""
         self.filler.unlink(missing_ok=True)
 
 
 def can_mount() -> bool:
-    """Whether this process may mount file systems."""
+    """Return whether this process may mount file systems."""
     done = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
     return os.geteuid() == 0 and done.returncode == 0
 
 
 @contextlib.contextmanager
 def small_disk(path: Path, size_mib: float):
-    """Mount one at `path`. Skips the test, by this name, where mounting is not allowed."""
+    """Mount a small disk at `path`. Skips the test, by this name, where mounting is not allowed."""
     if not can_mount():
         pytest.skip("needs root, to mount a small disk")
     path.mkdir()
@@ -72,7 +72,7 @@ def small_disk(path: Path, size_mib: float):
 
 @contextlib.contextmanager
 def read_only(path: Path):
-    """Let nobody open a file below `path` for writing: as a file system that its errors made read-only."""
+    """Refuse to open files below `path` for writing, like a file system that is read-only after errors."""
     subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", str(path)], check=True)

@@ -1,4 +1,4 @@
-"""A TCP proxy that a test tells when to cut, hold or delay what goes through it, in either direction."""
+"""A TCP proxy that closes, holds or delays its connections on demand, in either direction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PIECE_BYTES = 1 << 16
 
 
 class TcpProxy:
-    """Passes connections to `host:port` on; listens on `port` of loopback. Use it as a context manager.
+    """Passes connections on to `host:port`; listens on `port` of loopback. A context manager.
 
     `on_request` and `on_answer` are asked about each piece of bytes, with the number of its connection, before it is
     passed on: they may change it, raise `CutError` to cut the connection there (both sides see it end), or wait.
@@ -43,29 +43,29 @@ class TcpProxy:
             thread.join()
 
     def cut(self):
-        """Cut all connections there are now."""
+        """Close all current connections."""
         with self._lock:
             for pair in self._open:
                 _close(*pair)
             self._open.clear()
 
     def cut_clients(self):
-        """Cut all connections on the side of the clients alone; the server is not told."""
+        """Close all connections to clients, but not those to the server."""
         with self._lock:
             for client, _ in self._open:
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
 
     def hold(self):
-        """Pass nothing on, in no direction, and say nothing about it: a cable that was pulled."""
+        """Pass nothing on in either direction and close nothing, like a pulled cable."""
         self._going.clear()
 
     def go_on(self):
-        """Pass on again, what was held first."""
+        """Pass data on again, starting with the held data."""
         self._going.set()
 
     def dial(self):
-        """A connection to what is behind. Raises OSError."""
+        """Return a connection to the server. Raises OSError."""
         return socket.create_connection(self._to)
 
     def _start(self, action, *arguments):
@@ -109,7 +109,7 @@ class TcpProxy:
 
 
 class CutError(Exception):
-    """Raised by `on_request` or `on_answer`: the connection ends here. What is `last` still arrives."""
+    """Raised by `on_request` or `on_answer` to close the connection. The bytes `last` are still passed on."""
 
     def __init__(self, last=b""):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whether a store that lost its power keeps its promise: it opens by itself, and all that was acknowledged is there."""
+"""Checks of a store after a power loss: it opens without help, and every acknowledged write is there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.stores.in_process import Store
 
 
 class Promised:
-    """What the marks of a program say that must be there."""
+    """The content that must be there, according to the marks of a program."""
 
     def __init__(self, lines):
         self.credentials = None
@@ -81,10 +81,10 @@ class Promised:
 
 
 def check(folder: Path, marks: list[str]) -> None:
-    """Open what is left below `folder` and look at everything. Raises whatever does not go well."""
+    """Open the store below `folder` and check everything. Raises the first error."""
     promised = Promised(marks)
     if promised.rebuilding and not (folder / STORE / CATALOG).exists():
-        _rebuild(folder / STORE)  # whoever began it knows to begin again, and is told
+        _rebuild(folder / STORE)  # an interrupted rebuild must be repeated, and the error says so
     store = Store(folder / STORE, settings=SETTINGS)
     try:
         api = store.api()
@@ -102,7 +102,7 @@ def check(folder: Path, marks: list[str]) -> None:
 
 
 def check_rebuilt(folder: Path, marks: list[str]) -> None:
-    """As `check` for the recovery points, if the power took the catalog, too: what is recorded beside it is enough."""
+    """Check the recovery points like `check`, after the catalog was lost, too: the records are enough."""
     promised = Promised(marks)
     _rebuild(folder / STORE)
     store = Store(folder / STORE, settings=SETTINGS)
@@ -140,7 +140,7 @@ def _check_jobs(api, promised):
         assert api.job(job).state in ("CREATED", "PENDING", "RUNNING")
         try:
             found = content(api.read(job))
-        except ResourceNotFoundException:  # it has no base yet, and so no view
+        except ResourceNotFoundException:  # a job without a base has no view
             found = {}
         assert found.items() >= objects.items(), f"{objects.keys() - found.keys()} lost"
         assert not {name for other, name in promised.removed if other == job} & found.keys()
@@ -155,7 +155,7 @@ def _check_chunks(store, promised):
 
 
 def _back_up(api):
-    """The store takes another backup."""
+    """Check that the store accepts another backup."""
     api.resource = new_resource("after")
     contents = {"after": noise(9000), "again": noise(1)}
     assert api.restored(api.backup(contents)) == contents

@@ -1,14 +1,14 @@
-"""What may be on a disk after the power went: every mixture that file systems allow of what was done and not flushed.
+"""Possible content of a disk after a power loss: every combination of unflushed operations that file systems allow.
 
 The rules of this disk, which are harsher than those of any file system we know:
 
-- What a flush of a file covers is there: its bytes and its size, but not its name. What a flush of a directory covers
-  is there: the names in it, not what is in the files, nor the names further down.
-- Anything else done to a file may be there or not, each operation by itself and in any order; a write may be torn at
-  any sector, or be there as zeros (the size has changed, the bytes have not come).
-- Each name that was made or taken away may be there or not, by itself, but a rename is whole or did not happen.
+- A flush of a file keeps its bytes and its size, but not its name. A flush of a directory
+  keeps the names in it, but neither the content of its files nor the names further down.
+- Every other operation on a file may be there or not, each by itself and in any order. A write may be torn at
+  any sector, or be there as zeros (the size has changed, but not the bytes).
+- Each created or removed name may be there or not, by itself. A rename is atomic.
 
-Lives here: the rules. Which of the states are tried: `power_states`.
+The rules are here. `states` selects the states that are tried.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SECTOR_BYTES = 512
 
 @dataclass
 class Disk:
-    """Files by number, and the names in directories. A copy may be changed without changing the other."""
+    """Files by number, and the names in directories. Changes of a copy do not affect the original."""
 
     contents: dict[int, bytes] = field(default_factory=dict)
     names: dict[int, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, trace: Trace) -> Disk:
-        """The disk when the trace began: all that was there is flushed."""
+        """Return the disk at the start of the trace, where everything is flushed."""
         disk = cls({}, {number: {} for number in trace.directories})
         for path, number in trace.numbers.items():
             if path:
@@ -42,17 +42,17 @@ class Disk:
         return disk
 
     def copy(self) -> Disk:
-        """Another one."""
+        """Return a copy."""
         return Disk(dict(self.contents), {number: dict(names) for number, names in self.names.items()})
 
     def apply(self, operation: Operation, sectors: frozenset[int] | None = None) -> None:
-        """Let an operation have happened; a write with `sectors` came there only in these, and is zeros elsewhere."""
+        """Apply an operation. A write with `sectors` changes only these, and leaves zeros elsewhere."""
         getattr(self, f"_{operation.kind}")(
             operation.target, *operation.arguments, *([] if sectors is None else [sectors])
         )
 
     def files(self) -> dict[str, bytes | None]:
-        """What can be reached from the root: files by path, directories as None."""
+        """Return everything that can be reached from the root: files by path, directories as None."""
         found = {}
         waiting = [("", 0)]
         while waiting:
@@ -96,18 +96,18 @@ class Disk:
 
 
 def sectors_of(operation: Operation) -> range:
-    """The sectors that a write touches."""
+    """Return the sectors of a write."""
     offset, data = operation.arguments
     return range(offset // SECTOR_BYTES, -(-(offset + len(data)) // SECTOR_BYTES))
 
 
 def flushed(pending: list[Operation], sync: Sync) -> list[Operation]:
-    """Those of the operations that a flush covers."""
+    """Return the operations that a flush covers."""
     return [one for one in pending if one.target == sync.target and one.ended < sync.begun]
 
 
 def digest(files: dict[str, bytes | None]) -> bytes:
-    """One for each tree of files."""
+    """Return a key that is equal for equal trees."""
     whole = hashlib.sha256()
     for path, content in sorted(files.items()):
         whole.update(f"{path}\0{'directory' if content is None else len(content)}\0".encode())
@@ -116,7 +116,7 @@ def digest(files: dict[str, bytes | None]) -> bytes:
 
 
 def write(files: dict[str, bytes | None], folder: Path) -> Path:
-    """Make the files below `folder`, which must not exist, with the modes that our own files have."""
+    """Write the files below `folder`, which must not exist, with the modes of a store's files."""
     folder.mkdir(mode=0o700)
     for path, content in sorted(files.items()):
         place = folder / path

@@ -1,7 +1,7 @@
-"""What a process does before the power goes: `python -m support.power.scenarios NAME FOLDER MARKS`.
+"""Programs that run until a power loss: `python -m support.power.scenarios NAME FOLDER MARKS`.
 
-The process has the store in FOLDER/store to itself. It writes a line to MARKS after each operation that was
-acknowledged, and before each that takes something back: what may be gone from then on. Read by `power_check`.
+Only this process uses the store in FOLDER/store. It writes a line to MARKS after each acknowledged operation, and
+before each deletion, for content that may be gone from then on. `check` reads the marks.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ RESTORE_METADATA = {"path": "/srv"}
 
 
 def sha(data):
-    """A digest to mark."""
+    """Return a digest for a mark."""
     return hashlib.sha256(data).hexdigest()
 
 
 def content(contents):
-    """Digests of objects by name."""
+    """Return digests of objects by name."""
     return {name: sha(data) for name, data in contents.items()}
 
 
 class Teller:
-    """Writes marks. Lines of several threads do not mix."""
+    """Writes marks. Lines of several threads are not mixed."""
 
     def __init__(self, path):
         self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def tell(self, kind, **facts):
-        """One line."""
+        """Write one line."""
         os.write(self.descriptor, json.dumps({"kind": kind} | facts).encode() + b"\n")
 
 
 def first_start(folder, tell):
-    """A store is made, and written to at once."""
+    """Create a store and write to it at once."""
     store = Store(folder / STORE, settings=SETTINGS)
     tell("started", credentials=sha((folder / STORE / "credentials").read_bytes()))
     _backup(store.api(), {"a": b"first", "b": noise(1)}, tell)
@@ -65,7 +65,7 @@ def first_start(folder, tell):
 
 
 def jobs(folder, tell):
-    """Two jobs of one resource, with every way to write an object, and a third that stays open."""
+    """Run two jobs of one resource, with every way to write an object, and a third that stays open."""
     store = Store(folder / STORE, settings=SETTINGS)
     api = store.api()
     view = _backup(api, {"a": noise(1), "b": noise(2, 700), "c": b""}, tell)
@@ -92,7 +92,7 @@ def jobs(folder, tell):
 
 
 def writers(folder, tell):
-    """Several threads write at once, over the end of packs; each has a job of its own."""
+    """Write from several threads, each with its own job, beyond the end of packs."""
     store = Store(folder / STORE, settings=SETTINGS)
 
     def write(number):
@@ -109,7 +109,7 @@ def writers(folder, tell):
 
 
 def collection(folder, tell):
-    """Points are deleted and garbage is collected, packs are compacted and removed, while a job goes on."""
+    """Delete points, collect garbage, compact and remove packs, while a job continues."""
     store = Store(folder / STORE, settings=SETTINGS)
     api = store.api()
     kept = json.loads((folder / "kept.json").read_text())
@@ -131,7 +131,7 @@ def collection(folder, tell):
 
 
 def rotation(folder, tell):
-    """The master key and a vault's data key are replaced between backups, and the old master key leaves the keyring."""
+    """Rotate the master key and a vault's data key between backups, and remove the old master key from the keyring."""
     store = Store(folder / STORE, settings=SETTINGS)
     api, context = store.api(), store.service.context
     view = _backup(api, {"a": noise(1), "b": noise(2)}, tell)
@@ -146,7 +146,7 @@ def rotation(folder, tell):
 
 
 def rebuild(folder, tell):
-    """The catalog is made anew, in place of one whose last commits stand in its log alone, and used at once."""
+    """Rebuild the catalog, in place of one whose last commits are only in its log, and use it at once."""
     kept = json.loads((folder / "kept.json").read_text())
     for arn, contents in kept["kept"].items():
         tell("point", arn=arn, contents=contents)
@@ -165,16 +165,16 @@ def rebuild(folder, tell):
 
 
 def prepare_nothing(folder):
-    """The store is not there yet."""
+    """Prepare nothing: there is no store yet."""
 
 
 def prepare(folder):
-    """An empty store."""
+    """Prepare an empty store."""
     Store(folder / STORE, settings=SETTINGS).service.close()
 
 
 def prepare_collection(folder):
-    """Two points whose bytes lie between those of two that are to be deleted."""
+    """Prepare two points whose chunks lie between those of two that will be deleted."""
     store = Store(folder / STORE, settings=SETTINGS)
     pairs = {}
     for fate in ("kept", "doomed"):
@@ -191,7 +191,7 @@ def prepare_collection(folder):
 
 
 def prepare_rebuild(folder):
-    """A store whose process died, so that the log of its catalog is still there."""
+    """Prepare a store whose process was killed, so that the log of its catalog is still there."""
     store = Store(folder / "first", settings=SETTINGS)
     facts = {"kept": {}}
     store.reopen()
@@ -207,7 +207,7 @@ def prepare_rebuild(folder):
 
 
 def _backup(api, contents, tell, base=None):
-    """A point of some objects on top of a base; answers its view."""
+    """Make a point with some objects on top of a base; return its view."""
     job = api.start_job()
     tell("job", job=job)
     for name, data in contents.items():

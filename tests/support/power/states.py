@@ -1,9 +1,9 @@
-"""Which states of a disk are tried at each moment that the power may go.
+"""States of a disk that are tried at each moment of a power loss.
 
-A moment is right before a flush holds, or the end: between two of them, less may be there but nothing else. At each of
-them, all that is not flushed: is lost; is there; is there up to each operation; is there but for one; is lost but for
-one; has its last write torn at each sector; has its bytes but not its names, or its names but not its bytes; and
-random mixtures of all of these. Equal states are tried once.
+A moment is right before a flush takes effect, or the end: between two of them, the possible states only grow. At each,
+the unflushed operations are all lost; all there; there up to each one; all there except one; all lost except
+one; there with the last write torn at each sector; there as bytes without names, or as names without bytes; and
+random combinations of these. Equal states are tried once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from support.power.disk import Disk, digest, flushed, sectors_of
 from support.power.trace import Mark, Operation, Sync, Trace
 
 PIECES_MAX = 24
-"""A write of more sectors is torn at so many of them, the first and the last included."""
+"""A write of more sectors is torn at this number of them, including the first and the last."""
 NAMING = {"link", "unlink", "rename"}
 
 
 class State(NamedTuple):
-    """What is on the disk, what the program had said by then, and how the state came about."""
+    """The files on the disk, the marks until then, and a description of the state."""
 
     files: dict[str, bytes | None]
     marks: list[str]
@@ -30,7 +30,7 @@ class State(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which of the pending operations happened, by place, and in which sectors if not whole."""
+    """The pending operations that took effect, by place, with their sectors if not complete."""
 
     story: str
     happened: dict[int, frozenset[int] | None]
@@ -46,7 +46,7 @@ def states(
     without=lambda _sync: False,
     seed: int = 0,
 ) -> Iterator[State]:
-    """All that are tried, or every so many-th, whose story is `wanted`; of each moment only the simplest if `few`.
+    """Yield the states to try, or every n-th of them, or the `wanted` one; only the simplest of each moment if `few`.
 
     `without` says which flushes are left out, as if the program did not make them.
     """
@@ -84,7 +84,7 @@ def _files(disk, pending, choice):
 
 
 def simple_choices(pending: list[Operation]) -> Iterator[Choice]:
-    """The choices that do not look at operations one by one."""
+    """Yield the choices for all operations together."""
     everything = dict.fromkeys(range(len(pending)))
     names = {place for place, one in enumerate(pending) if one.kind in NAMING}
     yield Choice("nothing more", {})
@@ -94,7 +94,7 @@ def simple_choices(pending: list[Operation]) -> Iterator[Choice]:
 
 
 def choices(pending: list[Operation], chance: random.Random, mixtures: int) -> Iterator[Choice]:
-    """What may have happened of the operations, as far as it is tried."""
+    """Yield the choices of operations that are tried."""
     everything = dict.fromkeys(range(len(pending)))
     yield from simple_choices(pending)
     yield Choice("sizes only", {place: _none_of(one) for place, one in enumerate(pending)})
@@ -120,7 +120,7 @@ def _none_of(operation):
 
 
 def _last_writes(pending):
-    """The last write to each file."""
+    """Return the last write to each file."""
     return sorted({one.target: place for place, one in enumerate(pending) if one.kind == "write"}.values())
 
 

@@ -1,7 +1,7 @@
-"""What a real process did to the files below a directory, system call by system call, as `strace` saw it.
+"""File operations of a real process below a directory, system call by system call, from `strace`.
 
-Lives here: running a program under strace, and its lines as operations on files and names. What a disk makes of them
-when the power goes: `disk`.
+Runs a program under strace, and reads its lines as operations on files and names. The state of a disk
+after a power loss is in `disk`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LINE = re.compile(r"(\d+) +(?:(\w+)\((.*)|<\.\.\. (\w+) resumed>(.*))")
 ENDED = re.compile(r"(.*)\) += (-?\d+|0x[0-9a-f]+|\?)(?: .*)?\n?", re.DOTALL)
 TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 BEGINNING = {"write", "writev", "pwrite64", "pwritev", "pwritev2", "close"}
-"""These take their place in the order when they begin: the system may do them at any time from then on."""
+"""Calls that are ordered by their start: the system may carry them out at any time from then on."""
 UNTRACED = {"sync_file_range", "copy_file_range", "sendfile", "symlink", "symlinkat"}
 
 
 @dataclass(frozen=True)
 class Operation:
-    """Something done to one file, or to the names of one directory; `target` is the number of either.
+    """A change of one file, or of the names in one directory; `target` is the number of either.
 
     `kind` is write (offset, data), size (bytes), grow (bytes), link (name, number), unlink (name) or rename (old name,
     new name). `at` is its place in the order of all that happened, `ended` when it had returned.
@@ -47,7 +47,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Sync:
-    """A flush of a file or directory: covers what had ended when it began; from `at` on, that is on the disk."""
+    """A flush of a file or directory. Covers operations that ended before its start; from `at` on they are on disk."""
 
     target: int
     begun: int
@@ -57,7 +57,7 @@ class Sync:
 
 @dataclass(frozen=True)
 class Mark:
-    """A line that the program wrote to say how far it is."""
+    """A line in which the program marks its progress."""
 
     line: str
     at: int
@@ -65,11 +65,11 @@ class Mark:
 
 @dataclass
 class Trace:
-    """What happened, in order, since `files` was all there was: those by path, None for a directory."""
+    """The events in order, since the start with `files`: bytes by path, None for a directory."""
 
     files: dict[str, bytes | None]
     numbers: dict[str, int]
-    """Of files and directories that were there at the beginning, by path. The directory itself is "" and 0."""
+    """The numbers of the files and directories at the start, by path. The directory itself is "" and 0."""
     directories: set[int]
     """The numbers of all directories, new ones included."""
     events: list[Operation | Sync | Mark]
@@ -77,7 +77,7 @@ class Trace:
 
 @dataclass
 class Open:
-    """What a descriptor stands for."""
+    """The file or directory of a descriptor."""
 
     number: int
     path: str
@@ -96,22 +96,22 @@ class Call(NamedTuple):
 
     @property
     def strings(self):
-        """Its arguments that are strings."""
+        """Return its string arguments."""
         return [bytes.fromhex(found.replace("\\x", "")) for found in TEXT.findall(self.text)]
 
     @property
     def paths(self):
-        """As `strings`, for names of files."""
+        """Return its string arguments as names of files."""
         return [os.fsdecode(one) for one in self.strings]
 
     @property
     def numbers(self):
-        """Its arguments that are numbers."""
+        """Return its numeric arguments."""
         return [int(found) for found in re.findall(r"(?<![\w\\])-?\d+(?![\w])", TEXT.sub("", self.text))]
 
 
 def require_strace() -> None:
-    """Skip, by name, where strace is not installed or may not trace."""
+    """Skip the test where strace is not installed or may not trace."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     if subprocess.run(["strace", "-f", "-o", os.devnull, "true"], capture_output=True, check=False).returncode:
@@ -119,7 +119,7 @@ def require_strace() -> None:
 
 
 def traced(command: list[str], root: Path, marks: Path, log: Path, **environment: str) -> Trace:
-    """Run the program to its end and answer what it did below `root`, and each line it wrote to `marks`."""
+    """Run a program to its end; return its operations below `root`, and the lines that it wrote to `marks`."""
     files = tree(root)
     full = ["strace", "-f", "-qq", "-xx", "-s", str(STRING_BYTES_MAX), "-e", f"trace={CALLS}", "-e", "signal=none"]
     done = subprocess.run(
@@ -131,7 +131,7 @@ def traced(command: list[str], root: Path, marks: Path, log: Path, **environment
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every file below a directory with its bytes, every directory with None."""
+    """Return every file below a directory with its bytes, and every directory with None."""
     if not folder.is_dir():
         return {}
     return {
@@ -141,17 +141,17 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 def folder_of(path):
-    """The directory that a path is in; "" for the root."""
+    """Return the directory of a path; "" for the root."""
     return path.rpartition("/")[0]
 
 
 def name_of(path):
-    """The last part of a path."""
+    """Return the last part of a path."""
     return path.rpartition("/")[2]
 
 
 class Reader:
-    """Makes operations of lines. `there` are the names as the program sees them at the moment."""
+    """Reads lines as operations. `there` are the current names, as the program sees them."""
 
     def __init__(self, root: Path, marks: Path, files: dict[str, bytes | None]) -> None:
         self.root, self.marks = str(root), str(marks)
@@ -167,7 +167,7 @@ class Reader:
         self.trace = Trace(files, dict(self.there), self.directories, self.events)
 
     def read(self, lines) -> Trace:
-        """The whole of a trace."""
+        """Read a complete trace."""
         for call in sorted(self._calls(lines)):
             assert call.name not in UNTRACED or self.root not in str(call.paths), f"{call.name} is not looked at yet"
             handler = getattr(self, f"_{NAMES.get(call.name, call.name)}", None)
@@ -289,7 +289,7 @@ class Reader:
             self._do(call, "unlink", self.there[folder_of(path)], name_of(path))
 
     def _inside(self, path):
-        """The path below the root; None for any other, and for the index of SQLite's log, which need not survive."""
+        """Return the path below the root; None for others, and for the index of SQLite's log, which may be lost."""
         if path == self.root:
             return ""
         return path.removeprefix(f"{self.root}/") if path.startswith(f"{self.root}/") and path[-4:] != "-shm" else None
@@ -317,4 +317,4 @@ NAMES = {
     "pwrite64": "write", "pwritev": "write", "pwritev2": "write", "fdatasync": "fsync", "renameat": "rename",
     "renameat2": "rename", "linkat": "link", "unlinkat": "unlink", "rmdir": "unlink", "mkdirat": "mkdir",
 }  # fmt: skip
-"""Which calls are another one in a different form."""
+"""Calls that are another form of the given one."""

@@ -1,4 +1,4 @@
-"""Three nodes of one shared store as processes, and everything around them under the hands of a test."""
+"""Three nodes of a shared store as processes, with their balancer, proxies, PostgreSQL and S3."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class OwnPostgres:
 
     def __enter__(self):
         postgres.required()
-        self.folder = Path(tempfile.mkdtemp(prefix="cryo-postgres-", dir="/tmp"))  # the server must be able to get here
+        self.folder = Path(tempfile.mkdtemp(prefix="cryo-postgres-", dir="/tmp"))  # the server must be able to enter it
         port = str(_free_port())
         self.url = self.run("up", port) if self._of is None else self.run("standby", self._of.folder, port)
         return self
@@ -60,14 +60,14 @@ class OwnPostgres:
         shutil.rmtree(self.folder)
 
     def run(self, verb, *more):
-        """up, down (in order), kill, or promote."""
+        """Run a command: up, down (regular), kill, or promote."""
         done = subprocess.run([SCRIPT, verb, self.folder, *more], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stderr}{(self.folder / 'log').read_text()[-2000:]}"
         return done.stdout.strip()
 
 
 def _free_port():
-    """One that the system gives to nobody by itself, while its server is dead and will come back."""
+    """Return a port that the system does not assign by itself, so that a killed server can come back to it."""
     while True:
         port = random.randrange(20_000, 32_000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -93,7 +93,7 @@ class Cluster:
             self.to_blobs = opened.enter_context(HttpProxy(s3.endpoint()))
             through = f"{blobs.partition('?')[0]}?endpoint={self.to_blobs.address}"
         self.place = SharedStoreAddress(self.postgres.url, blobs, str(folder / "keyring.json"))
-        """As it is seen from beside the proxies."""
+        """Return the place of the store without the proxies."""
         self.credentials = folder / "credentials"
         environment = os.environ | OPTIONS | {
             "CRYO_CATALOG": catalog,
@@ -103,7 +103,7 @@ class Cluster:
         command = [*CRYO, "init", "--credentials", self.credentials]
         subprocess.run(command, env=environment, check=True, capture_output=True)
         self.environment = environment
-        self.collect()  # so that no node finds that garbage should be collected
+        self.collect()  # so that no node starts a collection
         self.nodes = opened.enter_context(Nodes(folder, environment, count=count, own=own))
         places = [("127.0.0.1", place.port) for place in self.nodes.places]
         self.balancer = opened.enter_context(RoundRobin(lambda: places))
@@ -114,14 +114,14 @@ class Cluster:
             collect_all(service.context, quarantine_ms=0)
 
     def api(self, number, **more):
-        """The words over one node itself."""
+        """Return the test API on one node."""
         ours = client(self.nodes.url(number), self.credentials, **more)
         self._opened.callback(ours.close)
         return Api(ours, None)
 
     @contextlib.contextmanager
     def load(self, *, ours=2, others=1):
-        """Witnesses at work behind the balancer, and a collector, for the block; then all that they saw must be so."""
+        """Run witnesses behind the balancer, and a collector, while the context lasts; then check all they saw."""
         with contextlib.ExitStack() as opened:
             load = _Load(self, ours, others, opened)
             with load.running():
@@ -129,7 +129,7 @@ class Cluster:
             load.check()
 
     def problems(self):
-        """What is wrong with the store, while nobody writes."""
+        """Return the problems of the store, while no process writes."""
         service = open_shared_service(self.place)
         try:
             database = service.context.database
@@ -141,7 +141,7 @@ class Cluster:
 
 
 class _Load:
-    """What goes on meanwhile."""
+    """The concurrent witnesses, and the collector."""
 
     def __init__(self, cluster, ours, others, opened):
         self._cluster = cluster
@@ -158,7 +158,7 @@ class _Load:
 
     @contextlib.contextmanager
     def running(self):
-        """Let them work for the block, then show what went wrong."""
+        """Run all while the context lasts, then raise the first error."""
         for thread in self._threads:
             thread.start()
         try:
@@ -170,12 +170,12 @@ class _Load:
         self.show_failures()
 
     def show_failures(self):
-        """Raise what one of them met."""
+        """Raise the first error of a thread."""
         for failure in filter(None, (one.failure for one in (*self.witnesses, self.collector))):
             raise failure
 
     def go_on(self, more=5):
-        """Wait until each has had so many more answers."""
+        """Wait until each has got this many more responses."""
         wanted = [witness.acknowledged + more for witness in self.witnesses]
 
         def went_on():
@@ -185,7 +185,7 @@ class _Load:
         until(went_on, seconds_max=GO_ON_SECONDS_MAX, pause_seconds=0.01)
 
     def check(self):
-        """All that was acknowledged is there, on each node; nothing was answered that should not have been."""
+        """Check that every acknowledged write is on each node, and that no response was unexpected."""
         for witness in self.witnesses:
             wrong = [what for what in witness.errors if "NotReadable" in what or what.startswith("500")]
             assert wrong == [], witness.errors
@@ -196,7 +196,7 @@ class _Load:
 
 
 class Collector:
-    """Collects garbage all the time, without any quarantine, from this process; it is away when the catalog is."""
+    """Collects garbage in this process, again and again, without quarantine. Pauses while the catalog is away."""
 
     def __init__(self, place, stop):
         self._place = place
@@ -205,13 +205,13 @@ class Collector:
         self.failure = None
 
     def run(self):
-        """Until stopped; what goes wrong is kept in `failure`."""
+        """Work until stopped. An error is kept in `failure`."""
         try:
             with contextlib.closing(open_shared_service(self._place)) as service:
                 while not self._stop.wait(0.2):
                     with contextlib.suppress(ClaimHeldError, ClaimLostError, StorageUnavailableError):
                         self._collect(service.context)
-        except BaseException as failure:  # noqa: BLE001 - shown by the test, in its own thread
+        except BaseException as failure:  # noqa: BLE001 - the test raises it in its own thread
             self.failure = failure
 
     def _collect(self, context):

@@ -90,7 +90,7 @@ class FakeBackend:
         pass
 
     def report(self):
-        """Nothing to tell."""
+        """Report nothing."""
 
     def maintain(self):
         self.maintained.set()
@@ -101,7 +101,7 @@ class FakeBackend:
         (self.data_dir / "closed").touch()
 
     def _wait(self):
-        """Until this process's test says so, or the file `go` says so to another process."""
+        """Wait until the test in this process, or the file `go` in another one, allows it to continue."""
         self.slow_began.set()
         (self.data_dir / "slow").touch()
         while not self.slow_may_end.wait(0.01) and not (self.data_dir / "go").exists():

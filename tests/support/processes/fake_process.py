@@ -1,4 +1,4 @@
-"""A server with the fake backend as a real process: start it, see its calls and its log, stop it."""
+"""A server with the fake backend as a real process, with its calls and its log."""
 
 from __future__ import annotations
 
@@ -62,34 +62,34 @@ class FakeServer:
         return RawConnection(self.address)
 
     def exchange(self, request: bytes) -> Answer:
-        """One request on a connection of its own."""
+        """Send one request on a new connection."""
         with self.connect() as connection:
             connection.send(request)
             return connection.answer()
 
     @property
     def calls(self) -> list[str]:
-        """The calls that reached the backend, in order: operation, caller, object name."""
+        """Return the calls of the backend, in order: operation, caller, object name."""
         path = self.data_dir / "calls"
         return path.read_text().splitlines() if path.exists() else []
 
     def log_lines(self) -> list[dict]:
-        """The log so far; every line must be a JSON object."""
+        """Return the log so far; every line must be a JSON object."""
         return [json.loads(line) for line in self.log_path.read_text().splitlines()]
 
     def logged(self, **fields) -> dict:
-        """The first log line with these fields; waits for it."""
+        """Wait for a log line with these fields, and return the first one."""
         return wait_for(lambda: next((line for line in self.log_lines() if fields.items() <= line.items()), None))
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
     def end(self) -> int:
-        """Wait for the end; answers the exit code."""
+        """Wait for the end; return the exit code."""
         return self.process.wait(WAIT_SECONDS_MAX)
 
     def stop(self) -> None:
-        """Stop it the proper way; it must end properly and have said nothing more."""
+        """Stop it with SIGTERM. It must exit with 0 and print nothing more."""
         self.signal(signal.SIGTERM)
         assert self.end() == 0
         assert self.process.stdout.read() == b""
@@ -101,13 +101,13 @@ class FakeServer:
 
 
 def environment() -> dict[str, str]:
-    """The environment in which a process can import from tests/."""
+    """Return the environment of a process that imports from tests/."""
     paths = [str(project.ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def wait_for(condition):
-    """Return the first true value of `condition`, which another process or thread brings about."""
+    """Wait until `condition()` is true, and return its value."""
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
@@ -117,7 +117,7 @@ def wait_for(condition):
 
 @contextmanager
 def fake_server(folder: Path, **settings) -> Iterator[FakeServer]:
-    """A server with `settings` of its configuration; it is stopped the proper way if it still runs at the end."""
+    """Run a server with these settings. If it still runs at the end, it is stopped with SIGTERM."""
     (folder / "data").mkdir(exist_ok=True)
     settings = {"port": 0, "workers": 1} | settings
     server = FakeServer(Configuration(data_dir=folder / "data", **settings), folder / "log")

@@ -1,4 +1,4 @@
-"""HAProxy before servers of a test, with the configuration that contrib/compose gives to people."""
+"""HAProxy in front of servers of a test, with the configuration of contrib/compose."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ CHECK_EVERY = "100ms"
 
 
 class Node(NamedTuple):
-    """Where a server answers, and where it tells whether it wants to be asked."""
+    """The addresses of a server: for requests and for health checks."""
 
     port: int
     watch_port: int
 
 
 class LoadBalancer(NamedTuple):
-    """A running one: clients go to `url`, whoever watches it to `watch_url`."""
+    """A running load balancer: `url` is for clients, `watch_url` for its statistics."""
 
     url: str
     watch_url: str
 
     def sees(self, number: int, state: str) -> bool:
-        """Whether node `number`, from 1, is in a state: UP or DOWN."""
+        """Return whether node `number`, from 1, is in a state: UP or DOWN."""
         line = f'haproxy_server_status{{proxy="nodes",server="node{number}",state="{state}"}} 1'
         return line in self._shown()
 
     def in_flight(self, number: int) -> int:
-        """How many requests node `number` has that it did not answer yet."""
+        """Return the number of requests in flight to node `number`."""
         start = f'haproxy_server_current_sessions{{proxy="nodes",server="node{number}"}} '
         (line,) = [line for line in self._shown() if line.startswith(start)]
         return int(line.removeprefix(start))
@@ -52,7 +52,7 @@ class LoadBalancer(NamedTuple):
 
 
 def configuration(nodes: Sequence[Node], api: int, watch: int, *, as_shipped: bool = False) -> str:
-    """The shipped file with other addresses, listening on the descriptors `api` and `watch`, with quicker checks.
+    """Return the shipped file with other addresses, the descriptors `api` and `watch` as listeners, and quicker checks.
 
     And without its second tries: so no error is hidden that another load balancer would pass on. `as_shipped` changes
     addresses alone.
@@ -78,7 +78,7 @@ def configuration(nodes: Sequence[Node], api: int, watch: int, *, as_shipped: bo
 
 @contextmanager
 def load_balancer(folder: Path, nodes: Sequence[Node], *, as_shipped: bool = False) -> Iterator[LoadBalancer]:
-    """Start HAProxy before `nodes`, and wait until it sees them all. Skips, and says so, where there is no HAProxy."""
+    """Start HAProxy in front of `nodes`, and wait until all are up. Skips the test where there is no HAProxy."""
     program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if program is None:
         pytest.skip("haproxy is not here: a rolling restart behind a load balancer was not tried")

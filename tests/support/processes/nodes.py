@@ -1,4 +1,4 @@
-"""Nodes of one shared store as real processes, each at addresses that it keeps when it starts anew."""
+"""Nodes of a shared store as real processes, which keep their addresses after a restart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.processes.serving import CRYO, LISTENING, stop
 
 
 class Nodes:
-    """`count` nodes with the store and all else that `environment` says; a context manager that ends them.
+    """`count` nodes with the store and the settings of `environment`; a context manager that ends them.
 
     `own` has what single nodes find in their environment besides, by their number.
     """
@@ -51,7 +51,7 @@ class Nodes:
             self._end()
 
     def start(self, number: int) -> None:
-        """Start a node, at the addresses it had before if it had any, and wait until it answers."""
+        """Start a node, at its former addresses if it had any, and wait until it answers."""
         place, log = self.places[number], self._log(number)
         before = log.stat().st_size if log.exists() else 0
         addresses = ["--listen", f"127.0.0.1:{place.port}", "--metrics", f"127.0.0.1:{place.watch_port}"]
@@ -70,33 +70,33 @@ class Nodes:
         self.places[number] = Node(_port(line.strip()), _port(watch.removesuffix("/metrics")))
 
     def stop(self, number: int) -> None:
-        """End a node as its operator does, and wait until it has ended; it must end in order."""
+        """Stop a node with SIGTERM, and wait until it has exited with 0."""
         process, self._processes[number] = self._processes[number], None
         if process is not None:
             stop(process, self._log(number))
             process.stdout.close()
 
     def kill(self, number: int) -> None:
-        """End a node as a power cut would end it."""
+        """Kill a node, as a power loss would."""
         process, self._processes[number] = self._processes[number], None
         process.kill()
         process.wait()
         process.stdout.close()
 
     def freeze(self, number: int) -> None:
-        """Let a node stand still: its connections stay, and nothing comes from it."""
+        """Freeze a node: its connections stay open, but it sends nothing."""
         self._processes[number].send_signal(signal.SIGSTOP)
 
     def thaw(self, number: int) -> None:
-        """Let it go on as if nothing had been."""
+        """Let a frozen node continue."""
         self._processes[number].send_signal(signal.SIGCONT)
 
     def url(self, number: int) -> str:
-        """Where a node answers."""
+        """Return the URL of a node."""
         return f"http://127.0.0.1:{self.places[number].port}"
 
     def logged(self, number: int) -> list[dict]:
-        """What a node has logged, in all its lives. A line that its death cut short is left out."""
+        """Return the log of a node from all its runs, without lines that a kill cut short."""
         lines = self._log(number).read_bytes().splitlines()
         return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
 

@@ -1,4 +1,4 @@
-"""A load balancer that knows nothing: each new connection goes to the next node that takes it."""
+"""A load balancer without health checks: each new connection goes to the next node that accepts it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.faults.tcp_proxy import TcpProxy
 
 
 class RoundRobin(TcpProxy):
-    """Passes connections on to the addresses that `places` answers, in turn; those that refuse are left out.
+    """Passes connections on to the addresses that `places` returns, in turn; those that refuse are skipped.
 
     What is under way when a node dies is torn: nothing is asked again on a client's behalf.
     """
@@ -21,7 +21,7 @@ class RoundRobin(TcpProxy):
 
     @property
     def url(self):
-        """Where clients go."""
+        """Return the URL for clients."""
         return f"http://127.0.0.1:{self.port}"
 
     def dial(self):

@@ -1,4 +1,4 @@
-"""A real `cryo serve` process for tests, on a data directory of its own and a port that the system picks."""
+"""A real `cryo serve` process for tests, on its own data directory and a free port."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LISTENING = "listening on "
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that has said where it listens."""
+    """A server that has printed its address."""
 
     url: str
     data_dir: Path
@@ -35,7 +35,7 @@ class RunningServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client's process needs to find the server and its root access key; no other AWS setting gets in."""
+        """Return the environment of a client's process. Its AWS settings are only those of this server."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         return kept | {
             "AWS_ENDPOINT_URL": self.url,
@@ -46,22 +46,22 @@ class RunningServer:
 
     @property
     def settings(self) -> ClientSettings:
-        """Address and root access key, for a client in this process."""
+        """Return address and root access key, for a client in this process."""
         return resolve(self.environment)
 
     def client(self) -> Client:
-        """A new client with the root access key; close it."""
+        """Return a new client with the root access key. The caller closes it."""
         return Client.of(self.settings)
 
     def kill(self) -> None:
-        """End the server as a power cut would end it."""
+        """Kill the server, as a power loss would."""
         self.process.kill()
         self.process.wait()
 
 
 @contextmanager
 def serving(data_dir: Path, *options: str, listen: str = "127.0.0.1:0") -> Iterator[RunningServer]:
-    """Start `cryo serve` with further `options`, and show at the end that SIGTERM makes it exit with 0, unless killed.
+    """Start `cryo serve` with further `options`; check at the end that SIGTERM makes it exit with 0, unless killed.
 
     Fails with the server's log if it does not start or does not stop in time.
     """
@@ -84,7 +84,7 @@ def serving(data_dir: Path, *options: str, listen: str = "127.0.0.1:0") -> Itera
 
 
 def stop(process: subprocess.Popen[str], log: Path) -> None:
-    """End a server with SIGTERM; it must finish its requests, say nothing more on stdout, and exit with 0."""
+    """Stop a server with SIGTERM. It must finish its requests, print nothing more on stdout, and exit with 0."""
     process.send_signal(signal.SIGTERM)
     try:
         code = process.wait(STOP_SECONDS_MAX)
@@ -107,6 +107,6 @@ def _end_of(log: Path) -> str:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for a whole test session; import it into the `conftest.py` of the folder that uses it."""
+    """One server for a complete test session. Import it into the `conftest.py` of the folder that uses it."""
     with serving(tmp_path_factory.mktemp("server") / "data") as running:
         yield running

@@ -1,4 +1,4 @@
-"""Real `cryo` processes on a shared store: preparing it, and nodes that serve it."""
+"""Real `cryo` processes on a shared store: commands, and nodes that serve it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from support.processes.serving import CRYO, RunningServer, _address, stop
 
 
 def environment(place):
-    """What a process gets besides what this one has: the catalog with its password, and where the store is."""
+    """Return the environment of a process on the store: that of this process, with the places of the store."""
     return os.environ | {"CRYO_CATALOG": place.catalog, "CRYO_BLOBS": place.blobs, "CRYO_KEYRING": place.keyring}
 
 
 def cryo(place, *arguments, code=0):
-    """Carry out a command line on the store; answers the process that ended, with this exit code."""
+    """Run a command on the store, check its exit code, and return the completed process."""
     done = subprocess.run(
         [*CRYO, *map(str, arguments)], env=environment(place), capture_output=True, text=True, check=False
     )
@@ -26,7 +26,7 @@ def cryo(place, *arguments, code=0):
 
 @contextmanager
 def node(place, folder, *options, name="node", workers=1):
-    """A `cryo serve` on the store, with no directory of its own; the root access key is in `folder`."""
+    """Run `cryo serve` on the store, without a directory of its own. The root access key is in `folder`."""
     log = folder / f"{name}.log"
     with log.open("a", encoding="utf-8") as log_file:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Short words for what tests ask of the API, over any Call, and a look behind it at what is stored."""
+"""Short forms of API requests for tests, over any Call, and a digest of the stored data."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ numbers = itertools.count(1)
 
 
 def sha(data):
-    """The raw digest."""
+    """Return the SHA-256 digest."""
     return hashlib.sha256(data).digest()
 
 
 def hex_of(data):
-    """The checksum of bytes in hex."""
+    """Return the checksum of bytes in hex."""
     return sha(data).hex()
 
 
 def base64_of(data):
-    """The checksum of bytes in base64."""
+    """Return the checksum of bytes in base64."""
     return base64.b64encode(sha(data)).decode()
 
 
 def summary_hex(*contents):
-    """SUMMARY of an object with these chunks, in hex (B.4)."""
+    """Return the SUMMARY of an object with these chunks, in hex (B.4)."""
     return hex_of(b"".join(map(sha, contents)))
 
 
 def summary_base64(*contents):
-    """SUMMARY of an object with these chunks, in base64."""
+    """Return the SUMMARY of an object with these chunks, in base64."""
     return base64_of(b"".join(map(sha, contents)))
 
 
 def new_resource(kind="fileset"):
-    """The ARN of a resource no other test uses."""
+    """Return the ARN of a new resource."""
     return f"arn:aws:cryo:local-1:000000000000:{kind}:host:test-{next(numbers)}"
 
 
 class Api:
-    """One Call with the words. `clock` is None where the server's clock is the real one."""
+    """Short forms of requests over one Call. `clock` is None if the server uses the real clock."""
 
     def __init__(self, call, data_dir: Path, *, clock=None, limits=None, reopen=None, maintain=None):
         self._call = call
@@ -80,14 +80,14 @@ class Api:
         return self._call.call(operation)
 
     def refuses(self, error, operation, *, match=None):
-        """Show that the operation is refused with this error; answer it."""
+        """Check that the operation is refused with this error, and return it."""
         with pytest.raises(error, match=match) as raised:
             self.call(operation)
         assert type(raised.value) is error
         return raised.value
 
     def refuses_and_keeps(self, error, operation, *, match=None):
-        """As `refuses`, and nothing stored has changed: no row, no byte of a pack."""
+        """Like `refuses`; check also that no row and no byte of a pack has changed."""
         before = footprint(self.data_dir)
         refusal = self.refuses(error, operation, match=match)
         assert footprint(self.data_dir) == before
@@ -96,22 +96,22 @@ class Api:
     # --- backup jobs ------------------------------------------------------------------------------------------------
 
     def new_vault(self):
-        """Make a vault of its own for this test and use it from now on."""
+        """Create a vault for this test and use it from now on."""
         self.vault = f"vault-{next(numbers)}"
         self.call(CreateBackupVault(backup_vault_name=self.vault))
         return self.vault
 
     def start_operation(self, *, resource=None, **more):
-        """StartBackupJob with what it needs."""
+        """Return a StartBackupJob with all required arguments."""
         arguments = {"backup_vault_name": self.vault, "iam_role_arn": ROLE} | more
         return StartBackupJob(resource_arn=resource or self.resource, **arguments)
 
     def start_job(self, *, resource=None, **more):
-        """The id of a new job of the test's resource."""
+        """Start a job of the test's resource; return its id."""
         return self.call(self.start_operation(resource=resource, **more)).backup_job_id
 
     def running_job(self, **more):
-        """A new job that has its base already."""
+        """Start a job and let it run, so that its base is fixed."""
         job = self.start_job(**more)
         self.call(GetIncrementalBaseBackup(backup_job_id=job))
         return job
@@ -122,11 +122,11 @@ class Api:
         return self.call(PutObject(backup_job_id=job, object_name=name, inline_chunk=payload, **more))
 
     def start(self, job, name, *, throw=None):
-        """The id of a new upload."""
+        """Start an upload; return its id."""
         return self.call(StartObject(backup_job_id=job, object_name=name, throw_on_duplicate=throw)).upload_id
 
     def chunk_operation(self, job, upload, index, data, **more):
-        """PutChunk with checksum and length that fit the data."""
+        """Return a PutChunk with the checksum and length of the data."""
         arguments = {"length": len(data), "checksum": hex_of(data), "checksum_algorithm": "SHA256"} | more
         return PutChunk(backup_job_id=job, upload_id=upload, chunk_index=index, data=Payload(data), **arguments)
 
@@ -135,7 +135,7 @@ class Api:
         return self.call(self.chunk_operation(job, upload, index, data, **more))
 
     def complete_operation(self, job, upload, contents, *, blob=None, **more):
-        """NotifyObjectComplete with the SUMMARY of the chunks."""
+        """Return a NotifyObjectComplete with the SUMMARY of the chunks."""
         arguments = {"object_checksum": summary_hex(*contents), "object_checksum_algorithm": "SUMMARY"} | more
         return NotifyObjectComplete(
             backup_job_id=job, upload_id=upload, metadata_blob=None if blob is None else Payload(blob), **arguments
@@ -146,7 +146,7 @@ class Api:
         return self.call(self.complete_operation(job, upload, contents, **more))
 
     def upload(self, job, name, contents, **more):
-        """A whole object: its chunks by index, or in order from 0."""
+        """Upload a complete object, with its chunks by index, or in order from 0."""
         by_index = contents if isinstance(contents, dict) else dict(enumerate(contents))
         upload = self.start(job, name)
         for index, data in by_index.items():
@@ -159,7 +159,7 @@ class Api:
         return self.call(DeleteObject(backup_job_id=job, object_name=name))
 
     def commit(self, job, **more):
-        """The ARN of the recovery point that the job becomes."""
+        """Commit a job; return the ARN of its recovery point."""
         return self.call(CommitBackupJob(backup_job_id=job, **more)).recovery_point_arn
 
     def stop(self, job):
@@ -171,7 +171,7 @@ class Api:
         return self.call(DescribeBackupJob(backup_job_id=job))
 
     def backup(self, contents, **more):
-        """A recovery point of the test's resource: the base, with these objects put and those of None deleted."""
+        """Make a recovery point of the test's resource: its base, with these objects put and those of None deleted."""
         job = self.start_job(**more)
         for name, data in contents.items():
             if data is None:
@@ -191,7 +191,7 @@ class Api:
         self.call(DeleteRecoveryPoint(backup_vault_name=self.vault, recovery_point_arn=arn))
 
     def restore(self, arn, **more):
-        """The id of a new restore job."""
+        """Start a restore job; return its id."""
         return self.call(StartRestoreJob(**({"recovery_point_arn": arn, "metadata": {}} | more))).restore_job_id
 
     def end_restore(self, job, status="COMPLETED"):
@@ -199,20 +199,20 @@ class Api:
         return self.call(CompleteRestoreJob(restore_job_id=job, status=status))
 
     def names(self, storage_job, **more):
-        """The names in a view, in the order they are listed."""
+        """Return the names in a view, in listing order."""
         return [one.name for one in objects(self, storage_job, **more)]
 
     def found(self, storage_job, name):
-        """An object of a view as it is listed."""
+        """Return the list item of an object in a view."""
         (one,) = [one for one in objects(self, storage_job, prefix=name) if one.name == name]
         return one
 
     def chunks(self, storage_job, name):
-        """The chunks of an object as they are listed."""
+        """Return the list items of an object's chunks."""
         return list(chunks(self, storage_job, self.found(storage_job, name).object_token))
 
     def listed(self, operation):
-        """All items of a list, over all its pages."""
+        """Return the items of all pages of a list."""
         return list(items(self, operation))
 
     def metadata(self, storage_job, name):
@@ -221,7 +221,7 @@ class Api:
         return self.call(GetObjectMetadata(storage_job_id=storage_job, object_token=token))
 
     def read_chunks(self, storage_job, object_token):
-        """Bytes by index; each verified against what the list says."""
+        """Return the bytes of each chunk by index, verified against the list."""
         contents = {}
         for chunk in chunks(self, storage_job, object_token):
             got = self.call(GetChunk(storage_job_id=storage_job, chunk_token=chunk.chunk_token))
@@ -233,14 +233,14 @@ class Api:
         return contents
 
     def read(self, storage_job):
-        """Every object of a view with its bytes, chunks joined in index order."""
+        """Return every object of a view with its bytes, its chunks joined in index order."""
         return {
             one.name: b"".join(self.read_chunks(storage_job, one.object_token).values())
             for one in objects(self, storage_job)
         }
 
     def restored(self, arn):
-        """Every object of a recovery point with its bytes."""
+        """Restore a recovery point; return every object with its bytes."""
         job = self.restore(arn)
         found = self.read(job)
         self.end_restore(job)
@@ -248,7 +248,7 @@ class Api:
 
 
 def footprint(data_dir: Path):
-    """All that is stored: a digest of every table's rows, and the size of every pack.
+    """Return a digest of every table's rows, and the size of every pack.
 
     In the place of a directory there may be what knows its own footprint.
     """

@@ -1,4 +1,4 @@
-"""A client's transport straight into an ASGI application: everything of HTTP but the socket."""
+"""A client transport that calls an ASGI application directly: all of HTTP except the socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANSWER_SECONDS_MAX = 60
 
 
 class AsgiTransport:
-    """Runs the application in an event loop of its own, in a thread; `send` may be called from any other."""
+    """Runs the application in an event loop in its own thread. `send` may be called from any other thread."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -22,7 +22,7 @@ class AsgiTransport:
         self._thread.start()
 
     def send(self, request: Request) -> Response:
-        """The application's answer; what it raises is raised here."""
+        """Return the response of the application, or raise its error."""
         return asyncio.run_coroutine_threadsafe(self._exchange(request), self._loop).result(ANSWER_SECONDS_MAX)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Everything that an id, a name, an ARN or a token can be in one store, so that random requests hit what exists."""
+"""Existing ids, names, ARNs and tokens of every kind in a store, so that random requests hit existing resources."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Belongings:
         }
 
     def alive(self) -> Belongings:
-        """Itself, or others in its place if a request has put an end to these."""
+        """Return these, or new ones if a request has ended or deleted them."""
         ended = self._api.job(self.running).state != "RUNNING" or not self._restores()
         return Belongings(*self._made_of) if ended else self
 
@@ -62,7 +62,7 @@ class Belongings:
 
 
 def _tokens(api: Api, job: str) -> list[str]:
-    """Every kind of token of a storage job."""
+    """Return tokens of every kind of a storage job."""
     first = api.call(ListObjects(storage_job_id=job, max_results=1))
     found = [first.next_token]
     for one in objects(api, job):

@@ -1,4 +1,4 @@
-"""Requests signed by botocore, as our server receives them: the oracle for signatures."""
+"""Requests signed by botocore, as the server receives them: the reference for signatures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOST = "cryo.example:9000"
 def signed(
     request, *, access_key_id, secret, region, service, now_ms, token=None, unsigned_payload=False, presign=None
 ):
-    """`request` (ours) as botocore signs and sends it; `presign` seconds: with the signature in the query."""
+    """Return `request` as botocore signs and sends it. `presign` seconds: with the signature in the query."""
     url = f"http://{HOST}{request.path}" + (f"?{request.query}" if request.query else "")
     data = bytes(request.body.data) if request.body else b""
     theirs = AWSRequest(request.method, url, headers=dict(request.headers), data=data)
@@ -36,7 +36,7 @@ def signed(
 
 
 def received(theirs, data):
-    """A request of botocore as it stands on the wire."""
+    """Return a request of botocore as it is sent."""
     parts = urlsplit(theirs.url)
     headers = [("host", parts.netloc)]
     headers += [(name.lower(), _text(value)) for name, value in theirs.headers.items()]

@@ -1,4 +1,4 @@
-"""The implementations of the Call seam, made for tests: the service itself, and a client into it without a socket.
+"""Implementations of Call for tests: the service itself, and a client of it without a socket.
 
 The third, a client over TCP, is `support.processes.serving.RunningServer.client`.
 """
@@ -27,12 +27,12 @@ URL = "http://cryostore.test"
 
 
 def root_settings(data_dir: Path):
-    """Client settings with the root access key of a store."""
+    """Return client settings with the root access key of a store."""
     return resolve({"AWS_SHARED_CREDENTIALS_FILE": str(data_dir / "credentials")}, endpoint_url=URL)
 
 
 def in_process(service: Service, data_dir: Path) -> Call:
-    """The service itself, called as the root access key of its store."""
+    """Return the service itself, called with the root access key of its store."""
     access_key_id = root_settings(data_dir).credentials.access_key_id
     return service.as_caller(service.access.caller(access_key_id))
 
@@ -47,7 +47,7 @@ def over_asgi(
     limits: Limits | None = None,
     sleep: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Client]:
-    """A client whose requests go through the whole server but the socket. Its retries do not wait unless told to."""
+    """A client whose requests go through the complete server, except the socket. By default its retries do not wait."""
     settings = root_settings(data_dir)
     pool = ThreadPool(4)
     with (data_dir.parent / "asgi.log").open("ab", buffering=0) as log_file:

@@ -1,4 +1,4 @@
-"""Requests in the exact shape of Julia's AWS.jl, the client of the reference page (Backup Storage A.5).
+"""Requests in the exact form of Julia's AWS.jl, the client of the reference page (Backup Storage A.5).
 
 Everything that is not a path label is a member of one JSON body, on GET and DELETE too; path labels are not
 percent-encoded; the Host header lacks the port; every header is signed, and the body's hash always is. Written and
@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 
 class Literal(bytes):
-    """Bytes that AWS.jl puts into a JSON string as they are, valid UTF-8 or not."""
+    """Bytes that AWS.jl puts into a JSON string unchanged, valid UTF-8 or not."""
 
 
 class Julia:
@@ -27,7 +27,7 @@ class Julia:
         self.access_key_id, self.secret, self.region = access_key_id, secret, region
 
     def __call__(self, method, path, arguments=None, *, service="backup-storage"):
-        """Send a request: its status, headers and raw body."""
+        """Send a request; return status, headers and raw body of the response."""
         body = _body(arguments or {})
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         headers = {
@@ -51,7 +51,7 @@ class Julia:
             connection.close()
 
     def json(self, *request, **options):
-        """Send a request that must succeed, and read its answer as AWS.jl does: by its exact content type."""
+        """Send a request that must succeed, and read the response as AWS.jl does: by its exact content type."""
         status, headers, body = self(*request, **options)
         assert status in (200, 202), body
         assert {name.lower(): value for name, value in headers.items()}["content-type"] == "application/json"
@@ -82,13 +82,13 @@ class Julia:
 
 
 def _body(arguments):
-    """The JSON body; a Literal stands in it byte by byte, only quotes and backslashes escaped."""
+    """Return the JSON body. The bytes of a Literal are unchanged, except for escaped quotes and backslashes."""
     marks = {}
     plain = {}
     for name, value in arguments.items():
         if isinstance(value, Literal):
             marks[f"@{len(marks)}@"] = value.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-            value = f"@{len(marks) - 1}@"  # noqa: PLW2901 - stands for the bytes until the text is made
+            value = f"@{len(marks) - 1}@"  # noqa: PLW2901 - a placeholder until the text is complete
         plain[name] = value
     body = json.dumps(plain, ensure_ascii=False).encode()
     for mark, value in marks.items():

@@ -1,4 +1,4 @@
-"""HTTP/1.1 spoken by hand over a socket, to say what no client library would; and requests signed by our own signer."""
+"""Raw HTTP/1.1 over a socket, for requests that no client library sends, and requests signed by our own signer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PUT_OBJECT = "/backup-jobs/job-1/object/{}/put-object"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -26,7 +26,7 @@ class Answer:
 
     @property
     def error(self) -> str | None:
-        """The name of the API's error, the same in all three places."""
+        """Return the name of the API's error, which must be the same in all three places."""
         name = self.headers.get("x-amzn-errortype")
         if name is not None:
             document = json.loads(self.body)
@@ -39,7 +39,7 @@ class Answer:
 
 
 class RawConnection:
-    """A connection on which anything can be sent, and whole answers are read."""
+    """A connection that sends any bytes and reads complete responses."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address, timeout=WAIT_SECONDS_MAX)
@@ -56,7 +56,7 @@ class RawConnection:
         self.socket.sendall(b"".join(pieces))
 
     def answer(self, *, head: bool = False) -> Answer:
-        """The next answer, interim ones included; `head` for one to HEAD, which has no body."""
+        """Read the next response, interim ones included. `head`: the response to HEAD, which has no body."""
         line = self._file.readline()
         assert line.startswith(b"HTTP/1.1 "), f"no answer: {line!r}"
         status = int(line[9:12])
@@ -69,11 +69,11 @@ class RawConnection:
         return Answer(status, headers, body)
 
     def end_sending(self) -> None:
-        """Say that nothing more will be sent; answers can still be read."""
+        """Close the connection for writing; responses can still be read."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def ended(self) -> bool:
-        """Whether the server has ended the connection; waits for it."""
+        """Wait for the end of the connection; return whether the server closed it."""
         try:
             return self._file.read(1) == b""
         except ConnectionResetError:
@@ -92,7 +92,7 @@ def signed(
     payload_hash: str | None = None,
     send_hash: bool = True,
 ) -> Request:
-    """A signed request to the server under test, whatever its port."""
+    """Return a signed request to the server under test."""
     request = Request(method, path, query, [("host", "server"), *headers], Payload(body))
     return sign(
         request,
@@ -106,25 +106,25 @@ def signed(
 
 
 def put_object(name: str, body: bytes = b"", *headers: tuple[str, str], **how) -> Request:
-    """A signed PutObject, its body unsigned, as the SDKs send it."""
+    """Return a signed PutObject with an unsigned body, as the SDKs send it."""
     how.setdefault("payload_hash", "UNSIGNED-PAYLOAD")
     return signed("PUT", PUT_OBJECT.format(name), "", *headers, body=body, **how)
 
 
 def head_bytes(request: Request, *more: tuple[str, str]) -> bytes:
-    """The head of a request as it travels, with headers that are not signed."""
+    """Return the bytes of a request's head, with additional unsigned headers."""
     target = f"{request.path}?{request.query}" if request.query else request.path
     lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in [*request.headers, *more])]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def to_bytes(request: Request, *more: tuple[str, str]) -> bytes:
-    """The whole of a request as it travels, its length declared."""
+    """Return the bytes of a complete request with its length."""
     body = bytes(request.body.data)
     length = [("content-length", str(len(body)))] if body or request.method == "PUT" else []
     return head_bytes(request, *length, *more) + body
 
 
 def chunked(*pieces: bytes) -> bytes:
-    """Pieces in the chunked framing, ended."""
+    """Return pieces in chunked framing, with the end."""
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b""))

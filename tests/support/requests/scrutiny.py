@@ -1,4 +1,4 @@
-"""Rules for every answer and every log line, whatever the request was; and a server that is watched for them."""
+"""Rules for every response and every log line, whatever the request, and a server that is checked for them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORDS = (
 
 
 def check_answer(status: int, headers: dict[str, str], body: bytes | None) -> str | None:
-    """Show that an answer is no internal failure and lets nothing slip; answer the name of its error.
+    """Check that a response is no internal error and leaks nothing; return the name of its error.
 
     Header names are lower case. `body` None: the answer to HEAD, which has none.
     """
@@ -47,7 +47,7 @@ def check_answer(status: int, headers: dict[str, str], body: bytes | None) -> st
 
 
 def _check_error(status: int, headers: dict[str, str], body: bytes | None) -> str:
-    """A.3: exactly JSON, one name in three places, the message under both spellings, the status of the error."""
+    """Check the form of an error (A.3): JSON, one name in three places, the message in both spellings, the status."""
     name = headers["x-amzn-errortype"]
     assert headers["content-type"] == "application/json"
     if body is not None:
@@ -59,7 +59,7 @@ def _check_error(status: int, headers: dict[str, str], body: bytes | None) -> st
 
 
 def check_log(path: Path) -> list[dict]:
-    """Show that a log is JSON lines without a failure; answer them. No line may have come from outside."""
+    """Check that a log is JSON lines without a failure, none of them from a request; return them."""
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     for line in lines:
         assert {"time", "event"} <= line.keys()
@@ -86,7 +86,7 @@ STORED = {
 
 
 def stored(data_dir: Path) -> tuple[list[str], int]:
-    """A digest of each table's rows, and the bytes in packs. Equal before and after a request: it stored nothing."""
+    """Return a digest of each table's rows, and the bytes in packs. A request that stores nothing changes neither."""
     with closing(sqlite3.connect(f"file:{data_dir / 'catalog.sqlite'}?mode=ro", uri=True)) as connection:
         rows = [sorted(map(repr, connection.execute(f"SELECT {what} FROM {table}"))) for table, what in STORED.items()]
     digests = [hashlib.sha256(repr(one).encode()).hexdigest() for one in rows]
@@ -94,7 +94,7 @@ def stored(data_dir: Path) -> tuple[list[str], int]:
 
 
 class Watched:
-    """A running server, and whether it is as it should be."""
+    """A running server with checks of its responses."""
 
     def __init__(self, running: serving.RunningServer) -> None:
         self.running = running
@@ -103,11 +103,11 @@ class Watched:
         self.address = (split.hostname, split.port)
 
     def connect(self) -> RawConnection:
-        """A connection on which anything can be sent."""
+        """Open a connection for any bytes."""
         return RawConnection(self.address)
 
     def talk(self, *pieces: bytes, end: bool = True) -> list[Answer]:
-        """Send bytes on a connection of its own; the answers to them, each looked at.
+        """Send bytes on a new connection; check the responses and return them.
 
         The server must end the connection in time. `end`: say that no more is coming, so that it need not wait.
         """
@@ -126,12 +126,12 @@ class Watched:
         return answers
 
     def is_well(self) -> bool:
-        """Whether the server still answers, on a new connection."""
+        """Return whether the server answers on a new connection."""
         return [answer.status for answer in self.talk(HEALTH)] == [200]
 
 
 def _everything(connection: socket.socket) -> bytes:
-    """All that comes until the server ends the connection; TimeoutError if it does not."""
+    """Read until the server closes the connection; TimeoutError if it does not."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while piece := connection.recv(1 << 20):
@@ -140,7 +140,7 @@ def _everything(connection: socket.socket) -> bytes:
 
 
 def _answers(received: bytes, *, bodiless: bool) -> Iterator[Answer]:
-    """Whole, well-formed answers and nothing else. `bodiless`: some may answer HEAD, and have no body."""
+    """Parse complete, well-formed responses and nothing else. `bodiless`: some may be for HEAD, without a body."""
     while received:
         head, separator, received = received.partition(b"\r\n\r\n")
         assert separator, f"an answer is cut short: {head[:200]!r}"
@@ -159,7 +159,7 @@ def _answers(received: bytes, *, bodiless: bool) -> Iterator[Answer]:
 
 @contextmanager
 def watched(folder: Path, *options: str) -> Iterator[Watched]:
-    """`cryo serve` on a new data directory, whose log must be clean in the end."""
+    """Run `cryo serve` on a new data directory; check its log at the end."""
     with serving.serving(folder / "data", *options) as running:
         yield Watched(running)
     check_log(running.log)
@@ -167,7 +167,7 @@ def watched(folder: Path, *options: str) -> Iterator[Watched]:
 
 @contextmanager
 def watched_with(folder: Path, **settings) -> Iterator[Watched]:
-    """As `watched`, with settings that the command line does not offer."""
+    """Like `watched`, with settings that are not on the command line."""
     log, configuration = folder / "data.log", Configuration(data_dir=folder / "data", port=0, **settings)
     with log.open("ab") as log_file:
         process = subprocess.Popen(

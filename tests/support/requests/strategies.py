@@ -1,4 +1,4 @@
-"""Hypothesis strategies for operations and outputs, made from the declarations: whatever is declared is tried."""
+"""Hypothesis strategies for operations and outputs, derived from their declarations."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _members(cls: type) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def _without_ghosts(members: tuple[Member, ...], found: dict[str, Any]) -> dict[str, Any]:
-    """An absent body with a length would be an empty body on the wire: it has none."""
+    """Remove the length of an absent body, which would be an empty body on the wire."""
     bodies = [member.attribute for member in members if isinstance(member.binding, Body)]
     ghosts = {f"{attribute}_length" for attribute in bodies if attribute not in found}
     return {attribute: value for attribute, value in found.items() if attribute not in ghosts}
@@ -92,7 +92,7 @@ def _typed(member: Member) -> st.SearchStrategy[Any]:
         item = _structure(member.shape)
         return st.lists(item, min_size=1, max_size=3) if get_origin(member.type) is list else item
     if member.type is Payload:
-        # An empty optional body cannot be told from an absent one.
+        # An empty optional body is the same as an absent one.
         return st.binary(min_size=0 if member.required else 1, max_size=200).map(Payload)
     return st.booleans() if member.type is bool else timestamps
 
@@ -104,7 +104,7 @@ def _limited_text(member: Member, rules: dict[type, Any]) -> st.SearchStrategy[s
         return st.from_regex(
             re.compile(rules[Pattern].expression, re.ASCII), fullmatch=True, alphabet=characters
         ).filter(lambda text: not any(rule.broken(text, LIMITS) for rule in member.rules))
-    # A member in a header or of this rule takes no control characters; a label cannot be a dot segment.
+    # A member in a header, or with this rule, accepts no control characters; a label cannot be a dot segment.
     plain = Printable in rules or isinstance(member.binding, (Header, Body))
     found = _text(_bound(length.low), high, printable if plain else characters)
     return found.filter(lambda text: text not in (".", "..")) if isinstance(member.binding, Label) else found

@@ -1,4 +1,4 @@
-"""Databases on the PostgreSQL server that CRYO_TEST_POSTGRES names: an unused one for each test that asks.
+"""Databases on the PostgreSQL server that CRYO_TEST_POSTGRES names: an unused one for each test.
 
 To make one takes a second on a busy machine. So a process keeps those it made, and empties them between tests.
 """
@@ -33,7 +33,7 @@ SEQUENCES = "SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'"
 
 
 def required():
-    """The URL of the server; the test is skipped if there is none."""
+    """Return the URL of the server. Skips the test if there is none."""
     url = os.environ.get(VARIABLE)
     if not url:
         pytest.skip(f"needs PostgreSQL: {VARIABLE} is not set (scripts/postgres starts one)")
@@ -41,7 +41,7 @@ def required():
 
 
 def at(url, name, port=None):
-    """The URL of another database on the same server, or of one behind another port."""
+    """Return the URL of another database on the same server, or on another port."""
     given = conninfo_to_dict(url)
     password = f":{given['password']}" if "password" in given else ""
     return f"postgresql://{given['user']}{password}@{given['host']}:{port or given['port']}/{name}"
@@ -49,7 +49,7 @@ def at(url, name, port=None):
 
 @contextlib.contextmanager
 def new_database(*, migrated=True):
-    """The URL of a database that nobody else uses: with the newest schema and its first rows, or empty."""
+    """The URL of an unused database: with the newest schema and its first rows, or empty."""
     url = required()
     store = _store(url)
     name = store.take(migrated=migrated)
@@ -65,7 +65,7 @@ def _store(url):
 
 
 class _Store:
-    """The databases that this process has made, and may use again."""
+    """The databases that this process has created and may use again."""
 
     def __init__(self, url):
         self.url = url
@@ -120,7 +120,7 @@ class _Store:
             yield f"ALTER SEQUENCE {sequence} RESTART"
 
     def close(self):
-        with contextlib.suppress(psycopg.OperationalError):  # the server may be gone by now
+        with contextlib.suppress(psycopg.OperationalError):  # the server may have stopped
             for name in self.made:
                 self.administrator.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         self.administrator.close()

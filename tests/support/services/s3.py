@@ -1,4 +1,4 @@
-"""The S3 that `scripts/services` starts, for tests: fresh prefixes of its bucket, and a back door by another client."""
+"""The S3 service that `scripts/services` starts: unused prefixes of its bucket, and access by another client."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from support.waiting import until
 
 START_SECONDS_MAX = 180
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
-"""What a process needs in its environment to use it."""
+"""The environment variables that a process needs to use it."""
 
 
 @cache
 def _place():
-    """The URL of CRYO_TEST_S3 once the service is there, None if there is to be none."""
+    """Wait for the service; return the URL of CRYO_TEST_S3, or None if it is not set."""
     url = os.environ.get("CRYO_TEST_S3")
     if url and (folder := os.environ.get("CRYO_TEST_SERVICES")):
         up, failed = (Path(folder, f"ceph-rgw.{outcome}") for outcome in ("up", "failed"))
@@ -33,7 +33,7 @@ def _place():
 
 
 def fresh_url(*, endpoint=None, **options):
-    """The URL of an empty place for blobs, perhaps by way of another endpoint. Skips where there is no S3."""
+    """Return the URL of an unused prefix, perhaps with another endpoint. Skips the test where there is no S3."""
     place = _place()
     if not place:
         pytest.skip("CRYO_TEST_S3 is not set: run `make unit` as root on Debian, or within `scripts/services run`")
@@ -43,7 +43,7 @@ def fresh_url(*, endpoint=None, **options):
 
 
 def endpoint():
-    """The address of the service. Skips where there is none."""
+    """Return the address of the service. Skips the test where there is none."""
     return _parts(fresh_url())[1]
 
 
@@ -53,7 +53,7 @@ def _parts(url):
 
 
 def versioned_bucket():
-    """The URL of a bucket of its own that keeps old versions."""
+    """The URL of a new bucket that keeps old versions."""
     name = f"versioned-{uuid.uuid4().hex}"
     client = _client(endpoint())
     client.create_bucket(Bucket=name)
@@ -62,7 +62,7 @@ def versioned_bucket():
 
 
 def small_bucket(bytes_max):
-    """The URL of a bucket of its own that takes so many bytes. Skips where the service is not ours to set up."""
+    """The URL of a new bucket with a quota. Skips the test where the service cannot be configured."""
     folder = os.environ.get("CRYO_TEST_SERVICES")
     if not folder:
         pytest.skip("CRYO_TEST_SERVICES is not set: only within `scripts/services run` can a bucket have a quota")
@@ -76,7 +76,7 @@ def small_bucket(bytes_max):
 
 
 class BackDoor:
-    """What lies at a place of blobs, by the hands of a client that is not ours."""
+    """The blobs of a prefix, accessed with an independent client."""
 
     def __init__(self, url):
         self.bucket, _ = _parts(url)
@@ -84,7 +84,7 @@ class BackDoor:
         self.client = _client(endpoint())
 
     def peek(self, key):
-        """The bytes of a blob, None if there is none."""
+        """Return the bytes of a blob, or None."""
         try:
             return self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
         except ClientError as error:
@@ -96,12 +96,12 @@ class BackDoor:
         self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=bytes(data))
 
     def names(self):
-        """What is there."""
+        """Return the keys."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
         return [entry["Key"].removeprefix(self.prefix) for page in pages for entry in page.get("Contents", ())]
 
     def unfinished_uploads(self):
-        """The uploads in parts that were begun and neither finished nor given up."""
+        """Return the multipart uploads that were neither completed nor aborted."""
         answer = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix)
         return [upload["Key"] for upload in answer.get("Uploads", ())]
 

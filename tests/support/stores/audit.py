@@ -1,4 +1,4 @@
-"""A look at a store in memory from the side, by which invariants of garbage collection are checked."""
+"""Invariants of garbage collection, checked on the rows and packs of a store in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from cryostore.chunks.store import Location
 
 
 def references(database):
-    """All (vault, digest) that any row of the catalog refers to, whoever sees that row."""
+    """Return all (vault, digest) that any row of the catalog refers to, visible or not."""
 
     def work(transaction):
         vaults = dict(transaction.rows("SELECT lineage_id, vault_id FROM lineage"))
@@ -31,18 +31,18 @@ def references(database):
 
 
 def given_up(database):
-    """All (vault, digest) that are condemned."""
+    """Return all (vault, digest) that are condemned."""
     query = "SELECT vault_id, digest FROM chunk WHERE condemned_ms IS NOT NULL"
     return set(database.read(lambda transaction: transaction.rows(query)))
 
 
 def held(database):
-    """All (vault, digest) that have a row."""
+    """Return all (vault, digest) that have a row."""
     return set(database.read(lambda transaction: transaction.rows("SELECT vault_id, digest FROM chunk")))
 
 
 def unreadable(context, database):
-    """Rows of chunks whose bytes are not there as they were written."""
+    """Return the rows of chunks whose bytes are missing or changed."""
     wrong = []
     for vault_id, digest in sorted(held(database)):
         row = database.read(lambda transaction, v=vault_id, d=digest: chunks.find(transaction, v, d))
@@ -50,19 +50,19 @@ def unreadable(context, database):
             key = context.keys.opening(row.key_number)
             place = Location(row.pack_name, row.pack_offset, row.sealed_length)
             context.store.get(place, key, digest, row.length)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
+        except Exception as error:  # noqa: BLE001 - any error is reported
             wrong.append((vault_id, digest.hex(), repr(error)))
     return wrong
 
 
 def retired_but_used(database):
-    """Packs that take no rows any more and have some all the same."""
+    """Return the packs that must not have rows and have some."""
     query = "SELECT name FROM pack WHERE retired_ms IS NOT NULL AND pack_number IN (SELECT pack_number FROM chunk)"
     return database.read(lambda transaction: transaction.rows(query))
 
 
 def problems(context, database):
-    """All that must never be: an empty list if all is well."""
+    """Return all violated invariants: an empty list if there are none."""
     needed = references(database)
     return [
         *(f"a chunk is referred to and not there: {chunk}" for chunk in needed - held(database)),

@@ -1,4 +1,4 @@
-"""A store in memory with every kind of garbage, and with everything that garbage collection must leave alone."""
+"""A store in memory with every kind of garbage, and with everything that garbage collection must keep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.stores.memory_store import MemoryStore, Process
 
 
 def noise(number, size=200):
-    """Bytes that do not shrink, always the same for a number."""
+    """Return incompressible bytes, always the same for a number."""
     return random.Random(number).randbytes(size)
 
 
@@ -26,7 +26,7 @@ NEW = noise(3)
 
 
 class Scene:
-    """Two processes on a store: a point, a restore, a job and an upload that need chunks, between chunks nobody needs.
+    """Two processes on a store: a point, a restore, a job and an upload that need chunks, between unneeded chunks.
 
     Collections mark in two passes. `writer` has rows of garbage in the pack it writes to, and in packs that are full.
     """
@@ -56,15 +56,15 @@ class Scene:
         maintain(self.writer.service)
 
     def words(self, process):
-        """The API's words over a process."""
+        """Return the test API of a process."""
         return Api(process, None, clock=self.store.clock)
 
     def job(self):
-        """A new job of a resource of its own."""
+        """Start a job of a new resource."""
         return self.api.start_job(resource=new_resource())
 
     def restart(self, kept_share=0.0):
-        """Cut the power, and start both processes anew."""
+        """Lose power, and restart both processes."""
         for process in (self.writer, self.collector):
             process.database.die()
         self.store.crash(kept_share)
@@ -72,12 +72,12 @@ class Scene:
         self.api, self.other = self.words(self.writer), self.words(self.collector)
 
     def close_packs(self):
-        """Let the writer go on to another pack."""
+        """Make the writer use another pack."""
         for name in self.store.pack_names():
             self.writer.context.store.roll(name)
 
     def check(self):
-        """Nothing is wrong, and all that somebody sees can be read byte for byte."""
+        """Check the invariants, and that every visible object can be read byte for byte."""
         assert audit.problems(self.writer.context, self.store.database) == []
         for job, view in [(self.open_job, self.view), *self.restores.items()]:
             assert self.api.read(job) == view
@@ -85,9 +85,9 @@ class Scene:
             assert self.other.restored(point) == view
 
     def collect_the_rest(self):
-        """Whatever happened, later runs come to an end with nothing wrong, and leave no garbage."""
+        """Check that later runs finish, violate no invariant, and leave no garbage."""
         self.restart(1.0)
-        self.store.clock.advance(DAY_MS)  # leases lapse
+        self.store.clock.advance(DAY_MS)  # leases expire
         self.store.database.write(lambda t: t.run("UPDATE backup_job SET active_ms = :now", now=self.store.clock()))
         self.store.database.write(lambda t: t.run("UPDATE restore_job SET active_ms = :now", now=self.store.clock()))
         for _ in range(3):
@@ -97,37 +97,37 @@ class Scene:
 
 
 def put_garbage_again(scene):
-    """An object of bytes that the collector is about to take."""
+    """Put an object of chunks that the collector is about to remove."""
     scene.api.put(scene.open_job, "again", GARBAGE)
     scene.view["again"] = GARBAGE
 
 
 def put_new(scene):
-    """An object of new bytes."""
+    """Put an object of new chunks."""
     scene.api.put(scene.open_job, "new", NEW)
     scene.view["new"] = NEW
 
 
 def replace(scene):
-    """An object in place of another, whose bytes become garbage."""
+    """Replace an object, whose chunks become garbage."""
     scene.api.put(scene.open_job, "a", NEW)
     scene.view["a"] = NEW
 
 
 def complete(scene):
-    """The references of an upload move to an object."""
+    """Complete an upload, whose references move to an object."""
     scene.api.complete(scene.open_job, scene.upload, [UPLOADED])
     scene.view["uploaded"] = UPLOADED
 
 
 def complete_with_metadata(scene):
-    """As `complete`, with a blob of bytes that the collector is about to take."""
+    """Like `complete`, with a metadata blob that the collector is about to remove."""
     scene.api.complete(scene.open_job, scene.upload, [UPLOADED], blob=GARBAGE)
     scene.view["uploaded"] = UPLOADED
 
 
 def link(scene):
-    """A chunk is linked if the vault offers it, else put."""
+    """Link a chunk if the vault has it, else put it."""
     upload = scene.api.start(scene.open_job, "linked")
     chunk = LinkedChunk(index=0, length=len(GARBAGE), checksum=hex_of(GARBAGE), checksum_algorithm="SHA256")
     operation = LinkChunks(backup_job_id=scene.open_job, upload_id=upload, chunks=[chunk])
@@ -138,7 +138,7 @@ def link(scene):
 
 
 def put_and_commit(scene):
-    """A job's end, with an object of bytes that the collector is about to take; a new job begins."""
+    """Commit a job with an object of chunks that the collector is about to remove, and start another one."""
     scene.api.put(scene.open_job, "again", GARBAGE)
     scene.points[scene.api.commit(scene.open_job, discard_open_uploads=True)] = scene.view | {"again": GARBAGE}
     scene.open_job = scene.job()
@@ -147,7 +147,7 @@ def put_and_commit(scene):
 
 
 def delete_point(scene):
-    """What only a point could see becomes garbage."""
+    """Delete a point, whose own chunks become garbage."""
     for job in scene.restores:
         scene.api.end_restore(job)
     scene.restores = {}

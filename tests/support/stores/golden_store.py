@@ -1,4 +1,4 @@
-"""Make a golden data directory of the present schema version: `PYTHONPATH=tests python -m support.stores.golden_store`.
+"""Creates a golden data directory of the current schema: `PYTHONPATH=tests python -m support.stores.golden_store`.
 
 `python -m support.stores.golden_store retention` makes `stores/retention-N` instead, whose oldest points were
 deleted first.
@@ -40,7 +40,7 @@ TORN_BYTES = 77
 
 
 class Story:
-    """What happens in the store. Every step is some seconds after the one before it."""
+    """The history of the store. Every step is some seconds after the one before it."""
 
     def __init__(self, store):
         self.store = store
@@ -50,22 +50,22 @@ class Story:
         self.contents = {}
 
     def tick(self):
-        """Some time goes by."""
+        """Let some time pass."""
         self.store.clock.advance(7 * SECOND_MS)
 
     def resource(self, name):
-        """From now on, this is what is backed up."""
+        """Use this resource from now on."""
         self.api.resource = f"arn:aws:cryo:local-1:000000000000:fileset:golden:{name}"
         self.tick()
 
     def commit(self, label, job, contents, **more):
-        """The job becomes a point, which has these objects."""
+        """Commit a job with these objects."""
         self.tick()
         self.points[label] = self.api.commit(job, **more)
         self.contents[label] = {name: b"".join(parts) for name, parts in contents.items()}
 
     def tell(self):
-        """All of it."""
+        """Run the complete history."""
         self.chain()
         self.branch()
         self.second_vault()
@@ -76,7 +76,7 @@ class Story:
         self.open_jobs()
 
     def chain(self):
-        """Three points of one resource, the one in the middle deleted."""
+        """Make three points of one resource, and delete the one in the middle."""
         self.resource("chain")
         few = [noise(number, 3) for number in range(5)]
         first = {
@@ -128,7 +128,7 @@ class Story:
         del self.contents["chain 2"]
 
     def branch(self):
-        """A point that starts from the first one of the chain, and one behind it."""
+        """Make a point on the first one of the chain, and one after it."""
         self.resource("chain")
         base = self.points["chain 1"]
         view = {name: [data] for name, data in self.contents["chain 1"].items()}
@@ -144,7 +144,7 @@ class Story:
         self.commit("branch 2", job, view | {"several": [noise(51)]})
 
     def second_vault(self):
-        """Another vault, with checksums in base64; an empty one; and one that is gone."""
+        """Make another vault, with checksums in base64; an empty one; and a deleted one."""
         for name in ("second", "empty", "gone"):
             tags = {"team": "ops"} if name == "second" else {}
             vault = CreateBackupVault(backup_vault_name=name, backup_vault_tags=tags, creator_request_id=f"make-{name}")
@@ -162,7 +162,7 @@ class Story:
         self.api.vault = "Default"
 
     def other_keys(self):
-        """The master key is replaced, and a vault seals with another data key from now on; the old one opens."""
+        """Rotate the master key and the data key of a vault; the old data key still decrypts."""
         context = self.store.service.context
         for _ in rotate_master_key(context, RotationResult()):
             pass
@@ -178,7 +178,7 @@ class Story:
         self.api.vault = "Default"
 
     def ended_jobs(self):
-        """A job that failed, one that was stopped, and one that nobody wrote to."""
+        """Make a failed job, a stopped one, and one without writes."""
         for ending in ("failed", "stopped", "overdue"):
             self.resource(ending)
             job = self.api.start_job(start_window_minutes=60) if ending == "overdue" else self.api.running_job()
@@ -195,7 +195,7 @@ class Story:
                 self.api.stop(job)
 
     def restores(self):
-        """A restore job that ended, and one whose tokens are still held."""
+        """Make an ended restore job, and an open one whose tokens were issued."""
         self.tick()
         ended = self.api.restore(self.points["other"], metadata={"to": "/elsewhere"})
         self.api.read(ended)
@@ -209,7 +209,7 @@ class Story:
             self.tokens.append({"name": name, "object_token": found.object_token, "chunk_tokens": held})
 
     def garbage(self):
-        """Half of many small objects is given up and collected, which compacts packs; a part more is condemned."""
+        """Delete and collect half of many small objects, which compacts packs; condemn some more."""
         self.resource("garbage")
         kept = {}
         for half in range(2):
@@ -239,7 +239,7 @@ class Story:
         assert scrub_all(self.store.service.context).is_clean
 
     def open_jobs(self):
-        """Jobs that go on when the store is opened again, with uploads in several states."""
+        """Make jobs that continue when the store is opened again, with uploads in several states."""
         self.resource("chain")
         job = self.api.running_job()
         self.api.put(job, "small", noise(90))
@@ -247,7 +247,7 @@ class Story:
         parts = {3: noise(91, 90), 0: noise(92, 90), 900: noise(93, 90)}
         upload = self.api.start(job, "half uploaded")
         self.api.chunk(job, upload, 3, parts[3])
-        self.store.reopen()  # what follows stays in the log of the catalog, and goes to another pack
+        self.store.reopen()  # the rest stays in the log of the catalog, and goes to another pack
         self.api.chunk(job, upload, 0, parts[0])
         self.api.chunk(job, upload, 900, parts[900])
         written = [[index, base64.b64encode(data).decode()] for index, data in sorted(parts.items())]
@@ -257,7 +257,7 @@ class Story:
 
 
 def retain(store):
-    """Backups of one resource and a branch, of which the last three points stay; answers what these hold.
+    """Make backups of one resource and a branch, keep the last three points, and return their content.
 
     Each version of an object is seen by a few points, and gone in a later one; then the points go, the oldest first.
     """
@@ -284,12 +284,12 @@ def retain(store):
 
 
 def make_retention(stores):
-    """Make the directory of points that went the oldest first; answers its path."""
+    """Create the directory whose points were deleted oldest first; return its path."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "data", new_id=counting_ids(), settings=SETTINGS)
         kept = retain(store)
         versions = store.service.context.database.read(lambda t: t.row("SELECT max(version) FROM schema_version"))
-        store.service.close()  # which folds the log into the catalog
+        store.service.close()  # merges the log into the catalog
         made = copied(store.data_dir, Path(folder) / "made", without=LEFT_OUT)
         target = stores / f"retention-{versions[0]}"
         target.mkdir()
@@ -304,14 +304,14 @@ def make_retention(stores):
 
 
 def tear(data_dir):
-    """Half an envelope at the end of the pack that is written to, as a dying process leaves it."""
+    """Write half an envelope at the end of the open pack, as a killed process leaves it."""
     newest = max(data_dir.rglob("*.pack"), key=lambda path: path.stem)
     data = newest.read_bytes()
     newest.write_bytes(data + data[32 : 32 + TORN_BYTES])
 
 
 def make(stores):
-    """Make the directory; answers its path."""
+    """Create the directory; return its path."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "data", new_id=counting_ids(), settings=SETTINGS)
         story = Story(store)

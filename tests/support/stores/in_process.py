@@ -1,4 +1,4 @@
-"""Services in this process on a stopped clock, and the `Api` over them."""
+"""Services in this process with a stopped clock, and the `Api` over them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = Limits(
 
 
 class Store:
-    """A data directory, the service on it, and a clock that stands still. The service may be reopened."""
+    """A data directory, the service on it, and a stopped clock. The service may be reopened."""
 
     def __init__(self, data_dir, *, clock=None, **options):
         self.data_dir = data_dir
@@ -40,16 +40,16 @@ class Store:
         self.service = self.open()
 
     def open(self):
-        """Another service on the same directory; close it."""
+        """Open another service on the same directory. The caller closes it."""
         return open_service(self.data_dir, clock=self.clock, **self.options)
 
     def reopen(self):
-        """Close the service and open it anew."""
+        """Close the service and open it again."""
         self.service.close()
         self.service = self.open()
 
     def crash(self):
-        """Open it anew after the processes were killed: what they had given to the system is on the disk, no more."""
+        """Open it again after a kill: only writes that reached the operating system are on the disk."""
         left = self.data_dir.with_name("left")
         shutil.copytree(self.data_dir, left, ignore=shutil.ignore_patterns("*-shm"))
         self.service.close()
@@ -58,7 +58,7 @@ class Store:
         self.service = self.open()
 
     def rebuild(self):
-        """Lose the catalog, make it anew, and open the store with it; answers what came of it."""
+        """Lose the catalog, rebuild it, and open the store with it; return the result of the rebuild."""
         self.service.close()
         for path in self.data_dir.glob("catalog*"):
             path.unlink()
@@ -69,26 +69,26 @@ class Store:
         return outcome
 
     def packs(self):
-        """The packs there are."""
+        """Return the paths of the packs."""
         return list((self.data_dir / "packs").rglob("*.pack"))
 
     def call(self, operation):
-        """The store is a Call, whatever service is open."""
+        """Call the open service: the store is a Call."""
         return self.service.call(operation, ROOT)
 
     def maintain(self):
-        """One round of duties."""
+        """Run the background tasks once."""
         maintain(self.service)
 
     def api(self, **more):
-        """The words over this store, for a resource of its own."""
+        """Return the test API on this store, for a new resource."""
         arguments = {"clock": self.clock, "reopen": self.reopen, "maintain": self.maintain} | more
         return Api(self, self.data_dir, limits=self.options.get("limits"), **arguments)
 
 
 @contextmanager
 def opened(data_dir, **options):
-    """A store that is closed at the end."""
+    """Open a store, and close it at the end."""
     store = Store(data_dir, **options)
     try:
         yield store

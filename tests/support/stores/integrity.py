@@ -1,4 +1,4 @@
-"""A look at a whole store from the side: every row that refers to something refers to something that is there."""
+"""Integrity of a complete store: no row refers to a missing row or to missing bytes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ REFERENCES = {
 
 
 def problems(data_dir):
-    """What is wrong with a store that nobody writes to at this moment; an empty list if nothing is.
+    """Return the problems of a store that no process writes to; an empty list if there are none.
 
     In the place of a directory there may be what finds its own problems.
     """
@@ -64,7 +64,7 @@ def problems(data_dir):
 
 
 def _missing_bytes(connection, data_dir):
-    """Rows of chunks that point at something else than an envelope of that length."""
+    """Return the rows of chunks that do not point to an envelope of their length."""
     rows = connection.execute(
         "SELECT pack.name, pack_offset, sealed_length, length FROM chunk JOIN pack USING (pack_number)"
     ).fetchall()
@@ -83,7 +83,7 @@ def _missing_bytes(connection, data_dir):
 
 
 def _missing_chunks(connection):
-    """Chunks that objects, uploads and metadata name but the vault does not hold."""
+    """Return the chunks that objects, uploads and metadata refer to, but the vault does not contain."""
     held = set(connection.execute("SELECT vault_id, digest FROM chunk"))
     vaults = dict(connection.execute("SELECT lineage_id, vault_id FROM lineage"))
     needed = set(

@@ -1,4 +1,4 @@
-"""Keyring documents for tests, and places they can be had from."""
+"""Keyring documents for tests, and their sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOTH = KeyringDocument(NEW, {"old": OLD, "new": NEW})
 
 
 def write_keyring(path, document, mode=0o600):
-    """Put a keyring file at a path, as an operator would; `document` may be any text, too."""
+    """Write a keyring file, as an operator would. `document` may also be any text."""
     path.unlink(missing_ok=True)
     if isinstance(document, KeyringDocument):
         path.write_bytes(document.encode())
@@ -25,13 +25,13 @@ def write_keyring(path, document, mode=0o600):
 
 
 def program(path, text):
-    """A Python program as a command and its arguments."""
+    """Return a Python program as a command with arguments."""
     path.write_text(text)
     return [sys.executable, "-I", "-S", str(path)]
 
 
 def printing(path):
-    """A program that prints what is in a file."""
+    """Return a program that prints a file."""
     return ["/bin/cat", str(path)]
 
 

@@ -1,4 +1,4 @@
-"""Whole services in memory, several of them on one store, each of which can die: quick enough for state machines."""
+"""Complete services in memory, several on one store, which can be killed: quick enough for state machines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Caller("AKIATESTROOT", root=True)
 
 
 class MemoryStore:
-    """What all processes share: the catalog, the packs, the keyring, the clock."""
+    """The shared state of all processes: the catalog, the packs, the keyring and the clock."""
 
     def __init__(self, settings=None, database=None, blobs=None):
         self.database = database or MemoryDatabase()
@@ -39,18 +39,18 @@ class MemoryStore:
         opening.fill_new_store(self.database, vault_keys, self.clock, self.new_id)
 
     def open_database(self):
-        """The database as another process has it."""
+        """Return the database for another process."""
         return self.database
 
     def close(self):
-        """Let go of everything."""
+        """Close everything."""
 
     def crash(self, kept_share=0.0):
-        """Cut the power. Every process must be started anew."""
+        """Lose power. Every process must be restarted."""
         self.blobs.crash(kept_share)
 
     def pack_names(self):
-        """The packs there are."""
+        """Return the names of the packs."""
         return [key.rpartition("/")[2].removesuffix(".pack") for key in self.blobs.list("packs/")]
 
 

@@ -1,4 +1,4 @@
-"""Stores that are moved from one place to another: what they say at each, and the moves themselves."""
+"""Migrations of stores from place to place, and pictures of the stores at each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.stores.in_process import ROOT
 
 
 def shared(folder, keyring, *, catalog=None, blobs=None):
-    """A shared store, in a folder where no service is named."""
+    """Return a shared store, in a folder if no service is named."""
     folder.mkdir(exist_ok=True)
     return SharedStore(
         SharedStoreAddress(catalog or str(folder / "catalog.sqlite"), blobs or str(folder / "blobs"), str(keyring))
@@ -28,7 +28,7 @@ def shared(folder, keyring, *, catalog=None, blobs=None):
 
 
 def move(source, target, keyring, *, clock, **more):
-    """Move a store from place to place; answers what came of it."""
+    """Migrate a store; return the result."""
     outcome = MigrationResult()
     for _ in migrate_store(source, target, keyring, outcome, clock=clock, new_id=counting_ids(900), **more):
         pass
@@ -36,7 +36,7 @@ def move(source, target, keyring, *, clock, **more):
 
 
 class Opened:
-    """A service on a store, wherever that is. It is a Call."""
+    """A service on a store at any place. It is a Call."""
 
     def __init__(self, place, clock):
         if isinstance(place, DirectoryStore):
@@ -50,7 +50,7 @@ class Opened:
         return self.service.call(operation, ROOT)
 
     def picture(self):
-        """All that the store says."""
+        """Return the picture of the store."""
 
         def tags(_):
             return {what: self._tags(query) for what, query in store_picture.TAGGED.items()}
@@ -68,7 +68,7 @@ class Opened:
 
 @contextmanager
 def opened_at(place, clock):
-    """A service on a store at a place."""
+    """Open a service on a store at a place."""
     with closing(Opened(place, clock)) as store:
         yield store
 

@@ -1,4 +1,4 @@
-"""A store in memory with a history and an empty place beside it, both of which fail on demand."""
+"""A store in memory with a history, and an empty target of its migration, which both fail on demand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support.stores.memory_store import MemoryStore, Process
 
 
 class Pair:
-    """A store in memory with a history, and an empty place; both fail on demand."""
+    """A store in memory with a history, and an empty target. Both fail on demand."""
 
     def __init__(self, **more):
         self.store = MemoryStore(Settings(pack_bytes_target=900))
@@ -42,7 +42,7 @@ class Pair:
         self.points = {}
 
     def live(self, *, settled=True):
-        """Let it have points with a history, one deleted; an open job with an upload; garbage in several packs."""
+        """Make points, one of them deleted, an open job with an upload, and garbage in several packs."""
         api = Api(Process(self.store), None, clock=self.store.clock)
         api.resource = new_resource()
         for turn in range(3):
@@ -62,7 +62,7 @@ class Pair:
         return self
 
     def settle(self):
-        """Every process dies, and one clears up after them."""
+        """Kill every process, and let another one clean up."""
         self.store.crash(1.0)
         process = Process(self.store)
         maintain(process.service)
@@ -71,19 +71,19 @@ class Pair:
         self.process = Process(self.store)
 
     def steps(self, outcome=None, **more):
-        """A move, step by step."""
+        """Migrate step by step."""
         arguments = {"clock": self.store.clock, "new_id": counting_ids(5000)} | more
         return migrate(self.source, self.target, self.store.keyring, outcome or MigrationResult(), **arguments)
 
     def move(self, **more):
-        """A move; answers what came of it."""
+        """Migrate; return the result."""
         outcome = MigrationResult()
         for _ in self.steps(outcome, **more):
             pass
         return outcome
 
     def go_on(self):
-        """Between two runs the old place is opened and worked on: points come and go, garbage is collected."""
+        """Work on the source between two runs: make and delete points, collect garbage."""
         self.store.database.write(take_back)
         process = Process(self.store)
         api = Api(process, None, clock=self.store.clock)
@@ -108,7 +108,7 @@ class Pair:
             side.blobs.faults.clear()
 
     def is_moved(self):
-        """The new place has all, and nobody can open the old one."""
+        """Check that the target is complete, and that the source cannot be opened."""
         assert self.target.read(mark_of) is None
         assert self.source.read(mark_of).kind == "away"
         process = Process(self.there)
@@ -118,7 +118,7 @@ class Pair:
         self.is_shut(self.store)
 
     def is_untouched(self):
-        """The old place can be used as before, and the new one not at all."""
+        """Check that the source is unchanged, and that the target cannot be opened."""
         process = Process(self.store)
         api = Api(process, None, clock=self.store.clock)
         assert {arn: api.restored(arn) for arn in self.points} == self.contents
@@ -128,7 +128,7 @@ class Pair:
 
     @staticmethod
     def is_shut(store):
-        """Nobody can open the store, or it was not even begun."""
+        """Check that no process can open the store, unless it does not exist yet."""
         token = store.database.read(partial(keys.secret, name=TOKEN_SECRET))
         if token is not None:
             with pytest.raises(KeyUnavailableError):
@@ -137,7 +137,7 @@ class Pair:
 
 
 def rows(side):
-    """All rows but those that say where a catalog is."""
+    """Return all rows, except those with the place of the catalog."""
     found = {table.name: side.read(partial(tables.page, table=table, after=None, limit=10_000)) for table in TABLES}
     found["secret"] = [row for row in found["secret"] if row[0] not in (TOKEN_SECRET, TOKEN_BEFORE)]
     return found

@@ -1,4 +1,4 @@
-"""As `memory_store`, but what the processes share is a database of PostgreSQL and a place in S3."""
+"""Like `memory_store`, on a PostgreSQL database and a prefix in S3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEPS_MAX = 12
 
 
 class ServiceStore(MemoryStore):
-    """What all processes share. Each has a database of its own on it, with connections of its own."""
+    """The shared state of all processes. Each has its own connections to the database."""
 
     def __init__(self, settings=None):
         self._opened = ExitStack()
@@ -33,7 +33,7 @@ class ServiceStore(MemoryStore):
         return database
 
     def crash(self, kept_share=0.0):
-        """Every process is gone. What was acknowledged is elsewhere."""
+        """Kill every process. Acknowledged writes are in the services."""
         self._of_processes.close()
 
     def close(self):
@@ -44,7 +44,7 @@ class ServiceStore(MemoryStore):
 
 
 def on_services(machine):
-    """A test of a machine with real services behind it: fewer stories than in memory, and shorter ones."""
+    """Return the test of a state machine on real services, with fewer and shorter examples than in memory."""
     test = machine.TestCase
     test.settings = settings(
         settings.default,

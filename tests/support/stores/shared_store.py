@@ -18,36 +18,36 @@ from support.stores.in_process import Store
 from support.stores.integrity import REFERENCES
 
 ON_PATHS = "paths"
-"""SQLite and a directory: quick, and the same code from the opening on."""
+"""SQLite and a directory: quick, and the same code apart from opening."""
 ON_SERVICES = "services"
 """PostgreSQL and S3."""
 
 
 def missing_services():
-    """Why there is nothing to keep a store ON_SERVICES in; None if there is."""
+    """Return why there are no services for a store ON_SERVICES, or None."""
     missing = [name for name in ("CRYO_TEST_POSTGRES", "CRYO_TEST_S3") if not os.environ.get(name)]
     return f"needs PostgreSQL and S3: {' and '.join(missing)} not set (see scripts/services)" if missing else None
 
 
 def options_of(place):
-    """The options of a command line that name a shared store."""
+    """Return the options of a command line that name a shared store."""
     return "--catalog", place.catalog, "--blobs", place.blobs, "--keyring", place.keyring
 
 
 class SharedStore(Store):
-    """A shared store, the service on it, and a clock that stands still."""
+    """A shared store, the service on it, and a stopped clock."""
 
     def __init__(self, place, **options):
         self.place = place
         self._databases = ExitStack()
-        super().__init__(self, **options)  # what looks for a directory asks us
+        super().__init__(self, **options)  # callers that expect a directory get this store
 
     def open(self):
-        """As another node would."""
+        """Open the store as another node does."""
         return open_shared_service(self.place, clock=self.clock, **self.options)
 
     def footprint(self):
-        """All that is stored: a digest of every table's rows, and every pack: one that is there never changes."""
+        """Return a digest of every table's rows, and the names of the packs, which never change."""
         database, blobs = self.service.context.database, self.service._blobs
 
         def work(transaction):
@@ -59,12 +59,12 @@ class SharedStore(Store):
         return digests, list(blobs.list("packs/"))
 
     def crash(self):
-        """Open it anew while the old service still has what it had: nobody told it to end."""
+        """Open it again while the old service still has its state, as after a kill."""
         old, self.service = self.service, self.open()
         old.close()
 
     def rebuild(self):
-        """Lose the catalog, make it anew elsewhere, and open the store with that; answers what came of it."""
+        """Lose the catalog, rebuild it elsewhere, and open the store with it; return the result of the rebuild."""
         self.service.close()
         self.place = self.place._replace(catalog=self._empty_catalog())
         outcome = RebuildResult()
@@ -79,20 +79,20 @@ class SharedStore(Store):
         return self._databases.enter_context(postgres.new_database(migrated=False))
 
     def close(self):
-        """Close the service, and forget the databases of its rebuildings."""
+        """Close the service, and drop the databases of its rebuilds."""
         self.service.close()
         self._databases.close()
 
     def packs(self):
-        """The packs there are."""
+        """Return the names of the packs."""
         return list(self.service._blobs.list("packs/"))
 
     def rows(self, statement, **values):
-        """A look behind the API."""
+        """Query the catalog, past the API."""
         return self.service.context.database.read(lambda transaction: transaction.rows(statement, **values))
 
     def problems(self):
-        """What is wrong with it, while nobody writes."""
+        """Return the problems of the store, while no process writes."""
         context = self.service.context
         found = [f"{what}: {row}" for what, query in REFERENCES.items() for row in self.rows(query)]
         return found + audit.problems(context, context.database)
@@ -100,7 +100,7 @@ class SharedStore(Store):
 
 @contextmanager
 def fresh_place(folder, kind=ON_PATHS):
-    """Where a shared store may be made: nothing is there yet. Skips where the services are not."""
+    """An empty place for a shared store. Skips the test where the services are missing."""
     keyring = str(folder / "keyring.json")
     if kind == ON_PATHS:
         yield SharedStoreAddress(str(folder / "catalog.sqlite"), str(folder / "blobs"), keyring)
@@ -112,7 +112,7 @@ def fresh_place(folder, kind=ON_PATHS):
 
 @contextmanager
 def s3_in_environment():
-    """The URL of an empty place in S3, with what it takes to use it in the environment."""
+    """The URL of an empty prefix in S3, whose credentials are in the environment while the context lasts."""
     url = s3.fresh_url()
     before = {name: os.environ.get(name) for name in s3.CREDENTIALS}
     _set(s3.CREDENTIALS)
@@ -132,7 +132,7 @@ def _set(values):
 
 @contextmanager
 def prepared(folder, kind=ON_PATHS, **options):
-    """The place of a store that was prepared; its root access key is in `credentials`."""
+    """Prepare a store and return its place. The root access key is in `credentials`."""
     folder.mkdir(exist_ok=True, parents=True)
     with fresh_place(folder, kind) as place:
         init(place, folder / "credentials", **options)
@@ -141,7 +141,7 @@ def prepared(folder, kind=ON_PATHS, **options):
 
 @contextmanager
 def opened_shared(folder, kind=ON_PATHS, **options):
-    """A shared store that is closed at the end."""
+    """Open a shared store, and close it at the end."""
     with prepared(folder, kind) as place:
         store = SharedStore(place, **options)
         try:

@@ -1,4 +1,4 @@
-"""A store in memory with one recovery point, whose packs are to be damaged."""
+"""A store in memory with one recovery point, for tests that damage its packs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Shop:
         return self.process.context
 
     def close_packs(self):
-        """Nobody writes to the packs there are any more."""
+        """Close all packs, so that no process writes to them any more."""
         for name in self.store.pack_names():
             self.context.store.roll(name)
         collect_all(self.context)
 
     def restart(self):
-        """Every process dies; nothing that was flushed is lost."""
+        """Kill every process. Flushed writes are kept."""
         self.store.crash(1.0)
         self.process = Process(self.store)
         self.api._call = self.process

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def copied(data_dir: Path, target: Path, *, without: tuple[str, ...] = ()) -> Path:
-    """A copy that a service opens: directories 0700, files 0600, none of these names. Answers `target`, a new one."""
+    """Copy a store so that a service can open it: directories 0700, files 0600, without some names. Return `target`."""
     target.mkdir(parents=True, mode=0o700)
     for path in sorted(data_dir.rglob("*")):
         place = target / path.relative_to(data_dir)

@@ -1,4 +1,4 @@
-"""Everything that a store says through its API, as plain data: to compare it with what the same store said before."""
+"""Pictures of stores: everything that the API returns, as plain data, to be compared with an earlier picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TAGGED = {"vault_tags": "SELECT name, tags FROM vault", "point_tags": "SELECT po
 
 
 def picture(api):
-    """Vaults, jobs, points and restore jobs by their names, with every object and every byte; starts restore jobs."""
+    """Return vaults, jobs, points and restore jobs by name, with every object and byte. Starts restore jobs."""
     vaults = [one.backup_vault_name for one in items(api, ListBackupVaults())]
     jobs, restore_jobs = list(items(api, ListBackupJobs())), list(items(api, ListRestoreJobs()))
     shown = {
@@ -46,18 +46,18 @@ def picture(api):
 
 
 def view(api, storage_job):
-    """Every object of a storage job by its name, with a digest of its bytes."""
+    """Return every object of a storage job by name, with a digest of its bytes."""
     return {one.name: _object(api, storage_job, one) for one in objects(api, storage_job)}
 
 
 def plain(shape, *without):
-    """A declared shape as plain data, without what was not answered."""
+    """Return an output as plain data, without absent members."""
     said = msgspec.to_builtins(shape)
     return {name: value for name, value in said.items() if value is not None and name not in without}
 
 
 def differences(expected, found, place="the store"):
-    """Where `found` does not say what `expected` says; what it says beyond that is later versions' right."""
+    """Return the differences of `found` from `expected`. Later versions may add members, which do not count."""
     if isinstance(expected, dict) and isinstance(found, dict):
         missing = [f"{place}: {name} is missing" for name in expected if name not in found]
         shared = (name for name in expected if name in found)
@@ -105,7 +105,7 @@ def _digest(places):
 
 
 def _tags(data_dir):
-    """The API has no operation yet that tells tags: they are looked up behind it."""
+    """Return the tags from the catalog, because no operation of the API returns them."""
     with closing(sqlite3.connect(f"file:{data_dir / 'catalog.sqlite'}?mode=ro", uri=True)) as connection:
         return {
             what: {name: json.loads(tags) for name, tags in connection.execute(query) if tags != "{}"}
