@@ -1,6 +1,6 @@
 """Conformance suite of every Call: the behaviour of every operation, in the parts `api_*` beside this file.
 
-A test class subclasses a part, is named Test..., and stands in a folder whose `conftest.py` provides a fixture `api`:
+A test class is a subclass of a part with a name Test..., in a folder whose `conftest.py` provides a fixture `api`:
 a `support.requests.api.Api` over the Call, for a resource that no other test uses.
 """
 
@@ -34,14 +34,14 @@ EVERYWHERE = [
     for name, part in vars(module).items()
     if name.endswith("Tests") and not name.endswith("TimeTests")
 ]
-"""The parts that hold whatever the clock does."""
+"""The parts that do not depend on the clock."""
 
 WITH_TIME = [part for module in MODULES for name, part in vars(module).items() if name.endswith("TimeTests")]
-"""The parts that need a clock that stands still: `api.clock` and `api.maintain`."""
+"""The parts that need a clock set by the test: `api.clock` and `api.maintain`."""
 
 
 def classes_to_test(parts):
-    """A subclass of each part, by the name under which pytest finds it."""
+    """Return a subclass of each part, by the name under which pytest finds it."""
     return {f"Test{part.__name__.removesuffix('Tests')}": _test_class(part) for part in parts}
 
 

@@ -37,7 +37,7 @@ class PutChunkTests:
         api.refuses_and_keeps(IllegalArgumentException, api.chunk_operation(job, upload, index, b"data"))
 
     @pytest.mark.parametrize("form", [hex_of, base64_of])
-    def test_the_answer_and_reads_have_the_form_that_was_written(self, api, form):
+    def test_the_answer_and_reads_keep_the_form_of_the_checksum(self, api, form):
         """B.3."""
         job = api.start_job()
         upload = api.start(job, "name")
@@ -49,7 +49,7 @@ class PutChunkTests:
         assert [chunk.checksum for chunk in api.chunks(job, "name")] == [form(b"data")]
 
     def test_the_same_chunk_again_is_stored_once(self, api):
-        """B.5; in whatever form its checksum is written."""
+        """B.5, in any form of its checksum."""
         job = api.start_job()
         upload = api.start(job, "name")
         api.chunk(job, upload, 3, b"data" * 1000)
@@ -61,7 +61,7 @@ class PutChunkTests:
         assert api.found(job, "name").chunks_count == 1
 
     @pytest.mark.parametrize("form", [hex_of, base64_of])
-    def test_another_chunk_at_an_index_is_refused_with_the_checksum_present(self, api, form):
+    def test_another_chunk_at_an_index_is_refused_with_the_existing_checksum(self, api, form):
         """B.5."""
         job = api.start_job()
         upload = api.start(job, "name")
@@ -92,8 +92,8 @@ class PutChunkTests:
             ({"length": 64 * MIB + 1}, []),
         ],
     )
-    def test_what_does_not_fit_is_refused_with_both_values(self, api, arguments, named):
-        """B.12; the upload stays open and takes the right chunk."""
+    def test_a_mismatch_is_refused_with_both_values(self, api, arguments, named):
+        """B.12: the upload stays open and accepts the right chunk."""
         job = api.start_job()
         upload = api.start(job, "name")
         wrong = api.chunk_operation(job, upload, 0, b"data", **arguments)
@@ -114,7 +114,7 @@ class PutChunkTests:
         for upload in ("x", "00000000-0000-4000-8000-000000000000", "é", "x" * 1024):
             api.refuses_and_keeps(ResourceNotFoundException, api.chunk_operation(job, upload, 0, b"data"))
 
-    def test_a_completed_upload_takes_no_more_chunks(self, api):
+    def test_a_completed_upload_accepts_no_more_chunks(self, api):
         job = api.start_job()
         upload = api.upload(job, "name", [b"data"])
         for index in (0, 1):
@@ -125,7 +125,7 @@ class CompletionTests:
     """NotifyObjectComplete: SUMMARY, metadata, repetition."""
 
     @pytest.mark.parametrize("form", [summary_hex, summary_base64])
-    def test_the_summary_is_verified_and_given_back_in_its_form(self, api, form):
+    def test_the_summary_is_verified_and_returned_in_its_form(self, api, form):
         job = api.start_job()
         upload = api.start(job, "name")
         for index, data in enumerate((b"one", b"two")):
@@ -137,7 +137,7 @@ class CompletionTests:
     @pytest.mark.parametrize("form", [summary_hex, summary_base64])
     @pytest.mark.parametrize("contents", [(b"two", b"one"), (b"one",), (b"onetwo",), ()])
     def test_another_summary_is_refused_with_both_values(self, api, form, contents):
-        """B.4: ascending index order; the upload stays open."""
+        """B.4: the chunks are in ascending index order. The upload stays open."""
         job = api.start_job()
         upload = api.start(job, "name")
         api.chunk(job, upload, 9, b"two")
@@ -158,7 +158,7 @@ class CompletionTests:
         assert api.chunks(job, "name") == []
 
     def test_completing_twice_with_the_same_arguments_gives_the_same_answer(self, api):
-        """B.7; the form of the checksum is no other argument, and nothing changes."""
+        """B.7: another form of the checksum is the same argument. Nothing changes."""
         job = api.start_job()
         upload = api.upload(job, "name", [b"data"], metadata_string="text", blob=b"blob")
         before = footprint(api.data_dir)
@@ -183,7 +183,7 @@ class CompletionTests:
         api.refuses_and_keeps(IllegalArgumentException, api.complete_operation(job, upload, [b"data"], **arguments))
         assert api.metadata(job, "name").metadata_blob == Payload(b"blob")
 
-    def test_completing_again_does_not_undo_what_came_after(self, api):
+    def test_completing_again_does_not_undo_later_changes(self, api):
         job = api.start_job()
         upload = api.upload(job, "name", [b"data"])
         api.delete(job, "name")
@@ -195,13 +195,13 @@ class CompletionTests:
         api.refuses_and_keeps(ResourceNotFoundException, api.complete_operation(job, "x", []))
 
     @pytest.mark.parametrize("arguments", [{"object_checksum": "0"}, {"object_checksum_algorithm": "SHA256"}])
-    def test_what_is_no_summary_is_refused(self, api, arguments):
+    def test_an_invalid_summary_is_refused(self, api, arguments):
         job = api.start_job()
         upload = api.start(job, "name")
         api.refuses_and_keeps(IllegalArgumentException, api.complete_operation(job, upload, [], **arguments))
 
-    def test_an_upload_is_resumed_where_it_broke_off(self, api):
-        """B.7: another connection, another process; what was acknowledged counts."""
+    def test_an_interrupted_upload_is_resumed(self, api):
+        """B.7: acknowledged chunks count over another connection and in another process."""
         job = api.start_job()
         upload = api.start(job, "name")
         api.chunk(job, upload, 0, b"one")
@@ -267,7 +267,7 @@ class MetadataTests:
         wrong = api.complete_operation(job, upload, [], metadata_blob_length=BLOB_MAX + 1)
         api.refuses_and_keeps(IllegalArgumentException, wrong)
 
-    def test_without_metadata_none_is_given_back(self, api):
+    def test_without_metadata_none_is_returned(self, api):
         job = api.start_job()
         api.upload(job, "name", [b"data"])
         metadata = api.metadata(job, "name")
@@ -285,7 +285,7 @@ class MetadataTests:
             ({"metadata_blob_checksum_algorithm": "SUMMARY"}, []),
         ],
     )
-    def test_a_blob_that_does_not_fit_is_refused(self, api, arguments, named):
+    def test_a_blob_with_another_checksum_or_length_is_refused(self, api, arguments, named):
         job = api.start_job()
         upload = api.start(job, "name")
         wrong = api.complete_operation(job, upload, [], blob=b"blob", **arguments)
@@ -296,7 +296,7 @@ class MetadataTests:
 
 
 class LinkChunksTests:
-    """Control plane 3.2: chunks the server holds are attached without their bytes."""
+    """Control plane 3.2: chunks that the server has are attached without their bytes."""
 
     def linked(self, index, data, *, form=hex_of, length=None):
         length = len(data) if length is None else length
@@ -324,7 +324,7 @@ class LinkChunksTests:
         link = LinkChunks(backup_job_id=job, upload_id=upload, chunks=[self.linked(0, b"known")])
         assert api.call(link).missing == []
 
-    def test_what_another_vault_holds_is_missing(self, api):
+    def test_chunks_of_another_vault_are_missing(self, api):
         """Deduplication stays inside a vault."""
         api.backup({"old": b"only in the other vault"})
         api.new_vault()
@@ -354,7 +354,7 @@ class LinkChunksTests:
         )
         api.refuses_and_keeps(DataAlreadyExistsException, contradiction)
 
-    def test_nothing_and_too_much_are_refused(self, api):
+    def test_no_chunks_and_too_many_are_refused(self, api):
         job = api.start_job()
         upload = api.start(job, "new")
         for count in (0, api.limits.link_chunks_max + 1):
@@ -373,7 +373,7 @@ class LinkChunksTests:
         wrong = LinkChunks(backup_job_id=job, upload_id=upload, chunks=[LinkedChunk(**(right | arguments))])
         api.refuses_and_keeps(IllegalArgumentException, wrong)
 
-    def test_uploads_that_take_no_chunks(self, api):
+    def test_uploads_that_accept_no_chunks(self, api):
         job = api.start_job()
         chunks = [self.linked(0, b"data")]
         complete = api.upload(job, "name", [b"data"])
@@ -384,7 +384,7 @@ class LinkChunksTests:
 
 
 class ManyChunksTests:
-    """Chunk lists of several parts: about 2,500 chunks, linked rather than sent."""
+    """Chunk lists of several parts: about 2,500 chunks, linked instead of sent."""
 
     BLOCKS = (b"a", b"bb", b"ccc")
 

@@ -22,13 +22,13 @@ KIB = 1024
 
 
 def objects_digest(contents):
-    """ObjectsChecksum: over each name, a zero byte and the object's raw SUMMARY, in byte order of the names."""
+    """Return the ObjectsChecksum: over each name, a zero byte and the raw SUMMARY, in byte order of the names."""
     names = sorted(contents, key=str.encode)
     return hashlib.sha256(b"".join(name.encode() + b"\0" + sha(sha(contents[name])) for name in names)).digest()
 
 
 def restore_metadata(api, arn):
-    """GetRecoveryPointRestoreMetadata."""
+    """Return the answer of GetRecoveryPointRestoreMetadata."""
     return api.call(
         GetRecoveryPointRestoreMetadata(backup_vault_name=api.vault, recovery_point_arn=arn)
     ).restore_metadata
@@ -58,13 +58,13 @@ class CommitTests:
         assert (point.completion_date, point.initiation_date) == (found.completion_date, found.initiation_date)
         assert api.restored(done.recovery_point_arn) == {"a": b"12345", "b": b"678"}
 
-    def test_a_plain_commit_says_success(self, api):
+    def test_the_default_outcome_is_success(self, api):
         job = api.start_job()
         api.put(job, "a", b"1")
         api.commit(job)
         assert (api.job(job).message_category, api.job(job).status_message) == ("SUCCESS", None)
 
-    def test_issues_are_told(self, api):
+    def test_a_commit_may_have_issues(self, api):
         job = api.start_job()
         api.put(job, "a", b"1")
         arn = api.commit(job, issue_count=3)
@@ -84,7 +84,7 @@ class CommitTests:
         ],
     )
     def test_the_same_commit_again_answers_the_same(self, api, arguments):
-        """Whatever its CommitToken, in whatever order its map."""
+        """The CommitToken and the order of the map do not matter."""
         job = api.start_job()
         api.put(job, "a", b"1")
         done = api.call(CommitBackupJob(backup_job_id=job, commit_token="1", **arguments))
@@ -93,7 +93,7 @@ class CommitTests:
         again = CommitBackupJob(backup_job_id=job, commit_token="2", **arguments)
         assert api.call(again) == done
         api.backup({"b": b"2"})
-        assert api.call(again) == done, "also when time has gone on"
+        assert api.call(again) == done, "also at a later time"
 
     @pytest.mark.parametrize(
         "other", [{"object_count": 1}, {"outcome": "FAILED"}, {"restore_metadata": {}}, {"issue_count": 1}]
@@ -106,7 +106,7 @@ class CommitTests:
         assert refusal.state == "COMPLETED"
         assert api.restored(arn) == {"a": b"1"}
 
-    def test_a_committed_job_takes_no_more_writes(self, api):
+    def test_a_committed_job_accepts_no_more_writes(self, api):
         job = api.start_job()
         api.put(job, "a", b"1")
         upload = api.start(job, "b")
@@ -123,7 +123,7 @@ class CommitTests:
 
     @pytest.mark.parametrize("wrong", [0, 2, 4, 2**63 - 1])
     def test_another_object_count_is_refused(self, api, wrong):
-        """Inherited ones included; the job goes on."""
+        """The count includes inherited objects. The job continues."""
         api.backup({"a": b"1", "b": b"1", "gone": b"1"})
         job = api.start_job()
         api.delete(job, "gone")
@@ -170,14 +170,14 @@ class CommitTests:
         api.put(job, "a", b"1")
         assert api.commit(job)
 
-    def test_a_job_that_changes_nothing_is_a_point_like_its_base(self, api):
+    def test_a_job_without_changes_makes_a_point_like_its_base(self, api):
         first = api.backup({"a": b"1", "b": b"2"})
         second = api.commit(api.start_job(), object_count=2)
         assert second != first
         assert api.restored(second) == {"a": b"1", "b": b"2"}
         assert api.point(second).backup_size_in_bytes == 2
 
-    def test_a_job_that_deletes_everything_is_an_empty_point(self, api):
+    def test_a_job_that_deletes_everything_makes_an_empty_point(self, api):
         first = api.backup({"a": b"1"})
         job = api.start_job()
         api.delete(job, "a")
@@ -187,7 +187,7 @@ class CommitTests:
         assert api.restored(first) == {"a": b"1"}
 
     def test_outcome_failed(self, api):
-        """No point is made, what was written is taken back, and repeating it answers the same."""
+        """No point is made, the writes are rolled back, and a repetition has the same answer."""
         base = api.backup({"a": b"1"})
         job = api.start_job()
         api.put(job, "a", b"2")
@@ -206,7 +206,7 @@ class CommitTests:
         assert api.restored(base) == {"a": b"1"}
         assert api.restored(api.backup({"b": b"1"})) == {"a": b"1", "b": b"1"}
 
-    def test_a_waiting_job_may_be_given_up(self, api):
+    def test_a_waiting_job_may_be_committed_as_failed(self, api):
         api.running_job()
         job = api.start_job()
         assert api.call(CommitBackupJob(backup_job_id=job, outcome="FAILED")).state == "FAILED"
@@ -243,7 +243,7 @@ class CommitTests:
 
 
 class RestoreMetadataTests:
-    """GetRecoveryPointRestoreMetadata gives back what the commit saved, or what the objects said (3.4)."""
+    """GetRecoveryPointRestoreMetadata returns the metadata of the commit, or that of the objects (3.4)."""
 
     @pytest.mark.parametrize(
         "metadata",
@@ -256,7 +256,7 @@ class RestoreMetadataTests:
         ],
         ids=["none", "texts", "64 keys", "32 KiB", "32 KiB of UTF-8"],
     )
-    def test_what_the_commit_saves_is_given_back(self, api, metadata):
+    def test_the_metadata_of_the_commit_is_returned(self, api, metadata):
         job = api.start_job()
         api.put(job, "a", b"1", metadata_string="not asked")
         arn = api.commit(job, restore_metadata=metadata)
@@ -272,7 +272,7 @@ class RestoreMetadataTests:
         api.put(job, "c", b"1")
         assert restore_metadata(api, api.commit(job)) == {"a/é": "größe=1", "b": "two"}
 
-    def test_inherited_objects_count_too(self, api):
+    def test_inherited_objects_are_included(self, api):
         job = api.start_job()
         api.put(job, "a", b"1", metadata_string="one")
         api.put(job, "b", b"1", metadata_string="two")
@@ -300,7 +300,7 @@ class RestoreMetadataTests:
 class CommitOnObjectTests:
     """Control plane 3.5: completing an object of an agreed name commits the job."""
 
-    OPTIONS = {"CommitOnObject": "_commit"}  # noqa: RUF012 - never changed
+    OPTIONS = {"CommitOnObject": "_commit"}  # noqa: RUF012 - no test changes it
 
     @pytest.fixture
     def job(self, api):
@@ -318,7 +318,7 @@ class CommitOnObjectTests:
         assert api.restored(found.recovery_point_arn) == {"name": b"data"}
         assert restore_metadata(api, found.recovery_point_arn) == {"kind": "stream", "b": "c"}
 
-    def test_so_does_putting_it(self, api, job):
+    def test_putting_the_object_commits(self, api, job):
         answer = api.put(job, "_commit", b"ignored")
         assert answer.inline_chunk_checksum_algorithm == "SHA256"
         found = api.job(job)
@@ -327,7 +327,7 @@ class CommitOnObjectTests:
         assert restore_metadata(api, found.recovery_point_arn) == {"name": "text"}
 
     def test_the_request_that_committed_may_be_repeated(self, api, job):
-        """Its answer may have been lost: SDKs send it again."""
+        """SDKs send a request again if its answer was lost."""
         answer = api.put(job, "_commit", b"ignored")
         assert api.put(job, "_commit", b"ignored") == answer
         again = PutObject(backup_job_id=job, object_name="other", inline_chunk=Payload(b"1"))
@@ -349,7 +349,7 @@ class CommitOnObjectTests:
         ],
         ids=lambda blob: repr(blob)[:20],
     )  # fmt: skip
-    def test_other_metadata_is_refused_and_the_job_goes_on(self, api, job, blob):
+    def test_other_metadata_is_refused_and_the_job_continues(self, api, job, blob):
         upload = api.start(job, "_commit")
         wrong = api.complete_operation(job, upload, [], blob=blob)
         api.refuses_and_keeps(IllegalArgumentException, wrong)
@@ -384,7 +384,7 @@ class CommitOnObjectTests:
         api.refuses_and_keeps(IllegalArgumentException, api.complete_operation(job, upload, [b"2"]))
         assert api.job(job).state == "RUNNING"
 
-    def test_without_the_option_the_name_is_like_any_other(self, api):
+    def test_without_the_option_the_name_is_an_ordinary_name(self, api):
         job = api.start_job()
         api.put(job, "_commit", b"1")
         assert api.read(job) == {"_commit": b"1"}

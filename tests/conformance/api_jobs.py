@@ -127,7 +127,7 @@ class StartBackupJobTests:
         api.stop(job)
 
     @pytest.mark.parametrize("wrong", STARTED_WRONGLY, ids=lambda wrong: str(wrong)[:50])
-    def test_what_is_refused(self, api, wrong):
+    def test_invalid_arguments_are_refused(self, api, wrong):
         api.refuses_and_keeps(InvalidParameterValueException, api.start_operation(**wrong))
 
     def test_an_unknown_vault(self, api):
@@ -136,7 +136,7 @@ class StartBackupJobTests:
     def test_an_absent_argument(self, api):
         api.refuses_and_keeps(MissingParameterValueException, api.start_operation(iam_role_arn=None))
 
-    def test_what_is_accepted_at_the_edges(self, api):
+    def test_arguments_at_the_limits_are_accepted(self, api):
         lifecycle = Lifecycle(delete_after_days=100, move_to_cold_storage_after_days=10)
         options = {"WindowsVSS": "enabled", "CommitOnObject": "a-._Z" + "9" * 45}
         job = api.start_job(
@@ -161,7 +161,7 @@ class StartBackupJobTests:
         first = api.call(operation)
         assert api.call(operation) == first
         api.stop(first.backup_job_id)
-        assert api.call(operation) == first, "whatever became of the job"
+        assert api.call(operation) == first, "in any state of the job"
         assert len(api.listed(ListBackupJobs(by_resource_arn=api.resource))) == 1
 
     @pytest.mark.parametrize(
@@ -180,12 +180,12 @@ class StartBackupJobTests:
         api.refuses_and_keeps(InvalidParameterValueException, wrong)
 
     def test_without_a_token_every_call_starts_a_job(self, api):
-        """Each with a token of its own, as SDKs send it, or none at all."""
+        """Each call has a new token, as SDKs send it, or none."""
         assert api.start_job() != api.start_job()
 
 
 class BaseTests:
-    """Control plane 3.4: which recovery point a job starts from, and that it stays while the job lasts."""
+    """Control plane 3.4: the recovery point that a job starts from. It cannot be deleted while the job runs."""
 
     def base_of(self, api, job):
         return api.call(GetIncrementalBaseBackup(backup_job_id=job))
@@ -213,20 +213,20 @@ class BaseTests:
         assert api.job(job).backup_type == "Incremental"
         assert self.base_of(api, job) == base, "asking again changes nothing"
 
-    def test_neither_another_resource_nor_another_vault_gives_the_base(self, api):
+    def test_the_base_is_of_the_same_resource_and_vault(self, api):
         api.backup({"name": b"1"})
         other = api.start_job(resource=new_resource())
         assert api.names(other) == []
         api.new_vault()
         assert api.names(api.start_job()) == []
 
-    def test_the_base_is_bound_at_the_first_touch(self, api):
-        """Not at the start: a point that comes in between is the base."""
+    def test_the_base_is_chosen_at_the_first_request(self, api):
+        """A point that is made between StartBackupJob and the first request is the base."""
         waiting = api.start_job()
         arn = api.backup({"name": b"1"})
         assert self.base_of(api, waiting).base_recovery_point_arn == arn
 
-    def test_a_base_of_none_begins_anew(self, api):
+    def test_a_base_of_none_starts_empty(self, api):
         old = api.backup({"name": b"1"})
         new = api.backup({"other": b"2"}, backup_options={"IncrementalBase": "none"})
         assert api.restored(new) == {"other": b"2"}
@@ -256,14 +256,14 @@ class BaseTests:
         api.call(delete)
 
     def test_an_explicit_base_of_another_resource(self, api):
-        """Of the same kind it is a base; of another kind it is refused."""
+        """A point of the same kind is a base, and one of another kind is refused."""
         point = api.backup({"a": b"1"}).rpartition(":")[2]
         job = api.start_job(resource=new_resource(), backup_options={"IncrementalBase": point})
         assert api.read(job) == {"a": b"1"}
         wrong = api.start_operation(resource=new_resource("disk"), backup_options={"IncrementalBase": point})
         api.refuses_and_keeps(InvalidParameterValueException, wrong)
 
-    def test_an_explicit_base_that_is_not_there(self, api):
+    def test_an_explicit_base_that_does_not_exist(self, api):
         creating = api.call(api.start_operation()).recovery_point_arn.rpartition(":")[2]
         for point in (ABSENT, "x", creating):
             wrong = api.start_operation(backup_options={"IncrementalBase": point})
@@ -284,13 +284,13 @@ class BaseTests:
 class JobStateTests:
     """Control plane 2.6."""
 
-    def test_a_job_that_is_written_to_runs(self, api):
+    def test_the_first_write_starts_a_job(self, api):
         job = api.start_job()
         api.put(job, "name", b"data")
         assert (api.job(job).state, api.job(job).bytes_transferred) == ("RUNNING", 4)
         assert api.job(job).initiation_date is not None
 
-    def test_bytes_transferred_counts_what_crossed_the_wire(self, api):
+    def test_bytes_transferred_counts_the_bytes_on_the_wire(self, api):
         api.backup({"inherited": b"x" * 100})
         job = api.start_job()
         upload = api.start(job, "name")
@@ -302,15 +302,15 @@ class JobStateTests:
         found = api.job(job)
         assert (found.bytes_transferred, found.backup_size_in_bytes, found.percent_done) == (8, 108, "100.0")
 
-    def test_a_repeated_start_takes_its_own_job_over(self, api):
-        """A client that crashed and names its run by a token goes on with the job that it had."""
+    def test_a_repeated_start_resumes_its_own_job(self, api):
+        """A client that crashed continues its job, which it identifies by the token of its run."""
         first = api.start_job(idempotency_token="nightly of 1 May")
         api.put(first, "name", b"1")
         assert api.start_job(idempotency_token="nightly of 1 May") == first
         assert api.read(first) == {"name": b"1"}
 
     def test_one_job_of_a_resource_runs_at_a_time(self, api):
-        """Others wait as PENDING; their writes and reads are ThrottlingException."""
+        """Other jobs wait as PENDING, and their writes and reads get ThrottlingException."""
         running, waiting = api.running_job(), api.start_job()
         for operation in (
             StartObject(backup_job_id=waiting, object_name="name"),
@@ -325,14 +325,14 @@ class JobStateTests:
         assert api.job(waiting).state == "RUNNING"
         assert api.call(GetIncrementalBaseBackup(backup_job_id=waiting)).base_recovery_point_arn == arn
 
-    def test_other_resources_and_vaults_run_beside_it(self, api):
+    def test_jobs_of_other_resources_and_vaults_run_at_the_same_time(self, api):
         jobs = [api.running_job(), api.running_job(resource=new_resource())]
         api.new_vault()
         jobs.append(api.running_job())
         assert {api.job(job).state for job in jobs} == {"RUNNING"}
 
     @pytest.mark.parametrize("end", ["stop", "fail"])
-    def test_the_next_job_starts_when_one_ended_badly(self, api, end):
+    def test_the_next_job_starts_after_a_failed_one(self, api, end):
         api.backup({"name": b"1"})
         running, waiting = api.running_job(), api.start_job()
         api.put(running, "name", b"2")
@@ -342,7 +342,7 @@ class JobStateTests:
 
     @pytest.mark.parametrize("written", [True, False], ids=["running", "created"])
     def test_stopping(self, api, written):
-        """What the job wrote is gone, its point too, and it takes nothing more; stopping again changes nothing."""
+        """Its data and its point are removed, and it accepts no more writes. Stopping it again has no effect."""
         job = api.start_job()
         upload = api.start(job, "open") if written else "x"
         if written:
@@ -366,7 +366,7 @@ class JobStateTests:
         with pytest.raises(ResourceNotFoundException):
             api.point(arn)
 
-    def test_a_stopped_job_takes_back_what_it_changed(self, api):
+    def test_the_changes_of_a_stopped_job_are_rolled_back(self, api):
         base = api.backup({"a": b"1", "b": b"1", "c": b"1"})
         job = api.start_job()
         api.put(job, "a", b"2")
@@ -452,13 +452,13 @@ class JobListTests:
     def test_an_unknown_vault_has_no_jobs(self, api):
         assert api.listed(ListBackupJobs(by_backup_vault_name="no-such-vault")) == []
 
-    def test_what_is_listed_is_what_describe_tells(self, api, jobs):
+    def test_listed_fields_equal_those_of_describe(self, api, jobs):
         listed = api.call(ListBackupJobs(by_backup_vault_name=api.vault, max_results=1)).backup_jobs[0]
         described = api.job(listed.backup_job_id)
         for field in listed.__struct_fields__:
             assert getattr(listed, field) == getattr(described, field), field
 
-    def test_a_token_fits_only_its_list(self, api, jobs):
+    def test_a_token_is_valid_for_its_list_only(self, api, jobs):
         list_ = ListBackupJobs(by_backup_vault_name=api.vault, max_results=2)
         token = api.call(list_).next_token
         for filters in ({}, {"by_backup_vault_name": api.vault, "by_state": "CREATED"}):
@@ -498,7 +498,7 @@ class JobListTests:
 
 
 class JobTimeTests:
-    """What happens to jobs with time. Needs a clock that stands still, and `api.maintain`."""
+    """Time-outs of jobs. They need a clock set by the test, and `api.maintain`."""
 
     def expire(self, api, job, *, state="EXPIRED", category="Timeout"):
         found = api.job(job)
@@ -514,19 +514,19 @@ class JobTimeTests:
             api.refuses(ThrottlingException, StartObject(backup_job_id=job, object_name="x"))
         api.clock.advance(60 * MINUTE_MS)
         api.maintain()
-        assert api.job(job).state == waiting, "the window's last moment belongs to it"
+        assert api.job(job).state == waiting, "the last moment belongs to the window"
         api.clock.advance(1)
         api.maintain()
         self.expire(api, job)
 
-    def test_a_job_that_is_touched_too_late_expires_at_once(self, api):
+    def test_a_request_after_the_start_window_expires_the_job(self, api):
         job = api.start_job(start_window_minutes=60)
         api.clock.advance(60 * MINUTE_MS + 1)
         api.refuses(IllegalArgumentException, StartObject(backup_job_id=job, object_name="x"), match="EXPIRED")
         self.expire(api, job)
 
     def test_a_running_job_past_its_completion_window_expires(self, api):
-        """And what it wrote is taken back."""
+        """Its writes are rolled back."""
         base = api.backup({"name": b"1"})
         job = api.running_job(complete_window_minutes=90)
         for minutes in (50, 40):
@@ -540,7 +540,7 @@ class JobTimeTests:
         assert api.restored(base) == {"name": b"1"}
         assert api.restored(api.backup({"other": b"1"})) == {"name": b"1", "other": b"1"}
 
-    def test_a_silent_job_fails(self, api):
+    def test_an_idle_job_fails(self, api):
         job = api.running_job()
         upload = api.start(job, "name")
         api.clock.advance(60 * MINUTE_MS)
@@ -552,7 +552,7 @@ class JobTimeTests:
         api.refuses_and_keeps(IllegalArgumentException, api.chunk_operation(job, upload, 0, b"data"))
 
     @pytest.mark.parametrize("sign", ["chunk", "read", "read base", "delete", "link"])
-    def test_every_sign_of_life_counts(self, api, sign):
+    def test_every_request_resets_the_idle_time(self, api, sign):
         api.backup({str(number): b"1" for number in range(4)})
         job = api.running_job()
         upload = api.start(job, "name")
@@ -569,7 +569,7 @@ class JobTimeTests:
             api.maintain()
         assert api.job(job).state == "RUNNING"
 
-    def test_a_job_that_waits_names_the_one_that_runs(self, api):
+    def test_the_error_of_a_waiting_job_names_the_running_one(self, api):
         """The error has the id of the running job, its age, and the operation that ends it."""
         running, waiting = api.running_job(), api.start_job()
         api.clock.advance(50 * MINUTE_MS)
@@ -581,7 +581,7 @@ class JobTimeTests:
         assert api.call(GetIncrementalBaseBackup(backup_job_id=waiting)).base_selection == "NONE"
 
     def test_a_job_that_missed_its_heartbeats_makes_way(self, api):
-        """A client that crashed does not hold its resource for an hour, if it promised heartbeats."""
+        """A crashed client that promised heartbeats does not hold its resource for an hour."""
         base = api.backup({"name": b"1"})
         crashed = api.running_job(backup_options={"HeartbeatSeconds": "60"})
         api.put(crashed, "half done", b"2")
@@ -598,7 +598,7 @@ class JobTimeTests:
         api.refuses(JobStateConflictException, CommitBackupJob(backup_job_id=crashed))
 
     def test_heartbeats_keep_a_job(self, api):
-        """So does any other request; and a job that never promised any keeps its hour."""
+        """Any other request counts, too. A job without promised heartbeats keeps its hour."""
         running, waiting = api.running_job(backup_options={"HeartbeatSeconds": "60"}), api.start_job()
         for _ in range(4):
             api.clock.advance(3 * MINUTE_MS)

@@ -24,7 +24,7 @@ class PutObjectTests:
     """Subclass, name it Test..., and give `api`: a support.requests.api.Api."""
 
     @pytest.mark.parametrize("data", [b"x", bytes(range(256)) * 40, b"\0" * 300_000], ids=["1", "10 KB", "300 KB"])
-    def test_what_is_put_is_read_back(self, api, data):
+    def test_an_object_is_read_back(self, api, data):
         job = api.start_job()
         answer = api.put(job, "name", data, inline_chunk_length=len(data), inline_chunk_checksum=hex_of(data))
         assert answer.inline_chunk_checksum == hex_of(data)
@@ -34,14 +34,14 @@ class PutObjectTests:
         assert api.read(job) == {"name": data}
         assert api.restored(api.commit(job)) == {"name": data}
 
-    def test_checksums_that_were_not_given_are_computed(self, api):
-        """B.12; in base64, the form AWS's own clients use."""
+    def test_missing_checksums_are_computed(self, api):
+        """B.12, in base64, the form of the AWS clients."""
         answer = api.put(api.start_job(), "name", b"data")
         assert (answer.inline_chunk_checksum, answer.object_checksum) == (base64_of(b"data"), summary_base64(b"data"))
 
     @pytest.mark.parametrize("form", [hex_of, base64_of, lambda data: hex_of(data).upper()])
-    def test_the_answer_and_reads_have_the_form_that_was_written(self, api, form):
-        """B.3. Upper-case hex is hex: it is given back in lower case."""
+    def test_the_answer_and_reads_keep_the_form_of_the_checksum(self, api, form):
+        """B.3. Upper-case hex is returned in lower case."""
         expected = form(b"data") if form is base64_of else hex_of(b"data")
         job = api.start_job()
         assert api.put(job, "name", b"data", inline_chunk_checksum=form(b"data")).inline_chunk_checksum == expected
@@ -49,7 +49,7 @@ class PutObjectTests:
         listed = api.found(job, "name").object_checksum
         assert listed == (summary_base64(b"data") if form is base64_of else summary_hex(b"data"))
 
-    def test_the_summary_has_a_form_of_its_own(self, api):
+    def test_the_summary_has_its_own_form(self, api):
         job = api.start_job()
         answer = api.put(
             job,
@@ -64,14 +64,14 @@ class PutObjectTests:
         assert api.chunks(job, "name")[0].checksum == hex_of(b"data")
 
     def test_an_object_without_a_chunk(self, api):
-        """Its SUMMARY is SHA-256 of nothing (B.4)."""
+        """Its SUMMARY is the SHA-256 of no bytes (B.4)."""
         job = api.start_job()
         answer = api.put(job, "nothing")
         assert (answer.inline_chunk_checksum, answer.object_checksum) == (base64_of(b""), base64_of(b""))
         assert api.chunks(job, "nothing") == []
         assert (api.found(job, "nothing").chunks_count or 0) == 0
 
-    def test_an_object_with_an_empty_chunk_is_another_thing(self, api):
+    def test_an_object_with_an_empty_chunk_differs_from_one_without(self, api):
         job = api.start_job()
         answer = api.put(job, "empty", b"", inline_chunk_length=0, inline_chunk_checksum=hex_of(b""))
         assert answer.object_checksum == summary_hex(b"")
@@ -89,8 +89,8 @@ class PutObjectTests:
             ({"object_checksum": hex_of(b"data")}, [hex_of(b"data"), summary_hex(b"data")]),
         ],
     )
-    def test_what_does_not_fit_is_refused_with_both_values(self, api, arguments, named):
-        """B.4, B.12; nothing is stored, and the right request works afterwards."""
+    def test_a_mismatch_is_refused_with_both_values(self, api, arguments, named):
+        """B.4, B.12: nothing is stored, and the right request works afterwards."""
         job = api.running_job()
         wrong = PutObject(backup_job_id=job, object_name="name", inline_chunk=Payload(b"data"), **arguments)
         refusal = api.refuses_and_keeps(IllegalArgumentException, wrong)
@@ -100,7 +100,7 @@ class PutObjectTests:
 
     @pytest.mark.parametrize("text", ["", "0" * 63, "0" * 65, "g" * 64, "A" * 43, "A" * 43 + "*", "A" * 42 + "B=", "é"])
     @pytest.mark.parametrize("member", ["inline_chunk_checksum", "object_checksum"])
-    def test_what_is_no_checksum_is_refused(self, api, member, text):
+    def test_an_invalid_checksum_is_refused(self, api, member, text):
         job = api.running_job()
         wrong = PutObject(backup_job_id=job, object_name="name", inline_chunk=Payload(b"data"), **{member: text})
         api.refuses_and_keeps(IllegalArgumentException, wrong)
@@ -123,8 +123,8 @@ class PutObjectTests:
         wrong = PutObject(backup_job_id=job, object_name="a", inline_chunk=Payload(b"x"), inline_chunk_length=length)
         api.refuses_and_keeps(IllegalArgumentException, wrong)
 
-    def test_putting_again_replaces(self, api):
-        """B.6: without the throw flag. The same content again is the same."""
+    def test_a_second_put_replaces_the_object(self, api):
+        """B.6: without the throw flag. The same content may be put again."""
         job = api.start_job()
         for data in (b"old", b"old", b"new", b""):
             api.put(job, "name", data)
@@ -139,7 +139,7 @@ class PutObjectTests:
 
 
 class DuplicateTests:
-    """B.6: with the throw flag a name in the view is refused, with the checksum of what is there."""
+    """B.6: with the throw flag, an existing name is refused with the checksum of its object."""
 
     @pytest.mark.parametrize("data", [b"old", b"new"], ids=["same content", "other content"])
     @pytest.mark.parametrize("form", [hex_of, base64_of])
@@ -166,14 +166,14 @@ class DuplicateTests:
             wrong = StartObject(backup_job_id=job, object_name=name, throw_on_duplicate=True)
             assert api.refuses_and_keeps(DataAlreadyExistsException, wrong).checksum == summary_base64(data)
 
-    def test_false_is_no_flag(self, api):
+    def test_false_does_not_set_the_flag(self, api):
         job = api.start_job()
         api.put(job, "name", b"old")
         api.put(job, "name", b"new", throw_on_duplicate=False)
         assert api.start(job, "name", throw=False)
 
-    def test_a_name_that_is_free_is_no_duplicate(self, api):
-        """Nor one that was deleted, inherited or written."""
+    def test_a_free_name_is_no_duplicate(self, api):
+        """Names of deleted objects are free, both inherited and written ones."""
         api.backup({"inherited": b"old"})
         job = api.start_job()
         api.put(job, "written", b"old")
@@ -185,7 +185,7 @@ class DuplicateTests:
             api.start(job, name, throw=True)
 
     def test_of_two_uploads_of_a_name_only_the_first_completes(self, api):
-        """The flag of StartObject still holds when the upload is completed."""
+        """The flag of StartObject applies when the upload is completed."""
         job = api.start_job()
         first, second = (api.start(job, "name", throw=True) for _ in range(2))
         api.chunk(job, first, 0, b"first")
@@ -196,7 +196,7 @@ class DuplicateTests:
         assert api.read(job) == {"name": b"first"}
 
     def test_an_open_upload_is_not_in_the_view(self, api):
-        """Until completion the old object stays, then the new one takes its place."""
+        """Until the completion the old object stays. Then the new one replaces it."""
         job = api.start_job()
         api.put(job, "name", b"old")
         upload = api.start(job, "name")
@@ -209,8 +209,8 @@ class DuplicateTests:
 class NameTests:
     """B.11: names of 1 to 1,024 bytes of UTF-8 without control characters, not a dot segment."""
 
-    def test_every_name_is_kept_as_it_is(self, api):
-        """Slashes, percent signs and the words of other operations included; ordered by bytes of UTF-8 (B.10)."""
+    def test_every_name_is_kept_unchanged(self, api):
+        """Slashes, percent signs and the words of other operations are allowed. They are in UTF-8 byte order (B.10)."""
         job = api.start_job()
         for name in NAMES:
             api.put(job, name, name.encode())
@@ -220,7 +220,7 @@ class NameTests:
             api.delete(job, name)
         assert api.names(job) == []
 
-    def test_uploads_take_the_same_names(self, api):
+    def test_uploads_accept_the_same_names(self, api):
         job = api.start_job()
         for name in NAMES:
             api.upload(job, name, [name.encode()])
@@ -245,7 +245,7 @@ class MetadataStringTests:
         api.put(job, "name", b"data", metadata_string=text)
         assert api.found(job, "name").metadata_string == text
         metadata = api.metadata(job, "name")
-        assert metadata.metadata_string.strip() == text.strip(), "HTTP lets no blanks stand around a header's value"
+        assert metadata.metadata_string.strip() == text.strip(), "HTTP removes blanks around the value of a header"
         assert (metadata.metadata_blob_length, metadata.metadata_blob_checksum) == (None, None)
 
     @pytest.mark.parametrize("text", BAD_METADATA)
@@ -254,7 +254,7 @@ class MetadataStringTests:
         wrong = PutObject(backup_job_id=job, object_name="name", inline_chunk=Payload(b"x"), metadata_string=text)
         api.refuses_and_keeps(IllegalArgumentException, wrong)
 
-    def test_without_one_none_is_given_back(self, api):
+    def test_without_one_none_is_returned(self, api):
         job = api.start_job()
         api.put(job, "name", b"data")
         assert api.found(job, "name").metadata_string is None
@@ -287,7 +287,7 @@ class DeleteObjectTests:
         assert api.restored(base) == {"gone": b"1", "kept": b"2"}
 
     def test_an_inherited_name_that_was_replaced(self, api):
-        """What was inherited does not come back."""
+        """The inherited object does not reappear."""
         api.backup({"name": b"old", "kept": b"1"})
         job = api.start_job()
         api.put(job, "name", b"new")
@@ -306,7 +306,7 @@ class DeleteObjectTests:
             wrong = DeleteObject(backup_job_id=job, object_name=name)
             api.refuses_and_keeps(ResourceNotFoundException, wrong)
 
-    def test_an_open_upload_is_no_object(self, api):
+    def test_an_open_upload_cannot_be_deleted_as_an_object(self, api):
         job = api.start_job()
         upload = api.start(job, "name")
         api.chunk(job, upload, 0, b"data")
@@ -317,7 +317,7 @@ class DeleteObjectTests:
 
 
 class AbsentJobTests:
-    """A job nobody started is ResourceNotFoundException, whatever is asked of it."""
+    """Every operation on an unknown job gets ResourceNotFoundException."""
 
     @pytest.mark.parametrize("job", [ABSENT_JOB, "x", "a/b", "..%2F", "é" * 10, "x" * 1024])
     def test_writes(self, api, job):

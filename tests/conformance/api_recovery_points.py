@@ -27,7 +27,7 @@ class RecoveryPointTests:
     def delete_operation(self, api, arn):
         return DeleteRecoveryPoint(backup_vault_name=api.vault, recovery_point_arn=arn)
 
-    def test_a_deleted_point_is_gone(self, api):
+    def test_a_deleted_point_does_not_exist(self, api):
         arn = api.backup({"a": b"1"})
         api.delete_point(arn)
         for operation in (
@@ -36,11 +36,11 @@ class RecoveryPointTests:
             StartRestoreJob(recovery_point_arn=arn, metadata={}),
         ):
             api.refuses_and_keeps(ResourceNotFoundException, operation)
-        assert api.names(api.start_job()) == [], "nor is it a base"
+        assert api.names(api.start_job()) == [], "it is no base either"
 
     @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
-    def test_points_are_deleted_in_any_order_and_the_others_stay_whole(self, api, order):
-        """Byte for byte, after every single deletion, and the next backup goes on from the newest that is left."""
+    def test_points_are_deleted_in_any_order_and_the_others_stay_complete(self, api, order):
+        """The others are compared byte for byte. The newest remaining point is the base of the next backup."""
         contents = [
             {"kept": b"0", "changed": b"0", "gone": b"0"},
             {"kept": b"0", "changed": b"1", "new": b"1"},
@@ -80,27 +80,27 @@ class RecoveryPointTests:
                 assert api.restored(arn) == contents[other]
         assert api.restored(api.backup({"e": b"1"})) == {"e": b"1"}
 
-    def test_a_point_that_is_a_base_of_a_running_job_stays(self, api):
+    def test_the_base_of_a_running_job_cannot_be_deleted(self, api):
         arn = api.backup({"a": b"1"})
         job = api.running_job()
         api.refuses_and_keeps(InvalidResourceStateException, self.delete_operation(api, arn))
         api.stop(job)
         api.delete_point(arn)
 
-    def test_a_point_that_is_the_base_of_committed_points_goes(self, api):
+    def test_the_base_of_committed_points_can_be_deleted(self, api):
         first = api.backup({"a": b"1", "b": b"1"})
         second = api.backup({"a": b"2"})
         api.delete_point(first)
         assert api.restored(second) == {"a": b"2", "b": b"1"}
 
-    def test_a_waiting_job_does_not_hold_what_is_not_its_base_yet(self, api):
+    def test_a_waiting_job_does_not_hold_its_later_base(self, api):
         arn = api.backup({"a": b"1"})
         job = api.start_job()
         api.delete_point(arn)
         assert api.names(job) == []
 
     @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "ABORTED"])
-    def test_a_point_that_is_being_restored_stays(self, api, status):
+    def test_a_point_that_is_being_restored_cannot_be_deleted(self, api, status):
         arn = api.backup({"a": b"1"})
         first, second = api.restore(arn), api.restore(arn)
         api.read(first)
@@ -109,7 +109,7 @@ class RecoveryPointTests:
             api.end_restore(job, status)
         api.delete_point(arn)
 
-    def test_a_point_that_is_being_created_is_not_deleted(self, api):
+    def test_a_point_that_is_being_created_cannot_be_deleted(self, api):
         started = api.call(api.start_operation())
         api.refuses_and_keeps(InvalidRequestException, self.delete_operation(api, started.recovery_point_arn))
         restore = StartRestoreJob(recovery_point_arn=started.recovery_point_arn, metadata={})
@@ -147,7 +147,7 @@ class RecoveryPointListTests:
 
     @pytest.fixture
     def points(self, api):
-        """Six points of a vault of its own: three of the test's resource, two of a disk, one being created."""
+        """Six points of a new vault: three of the test's resource, two of a disk, one being created."""
         api.new_vault()
         disk = new_resource("disk")
         points = [api.backup({"a": b"1"}) for _ in range(3)]
@@ -174,14 +174,14 @@ class RecoveryPointListTests:
         assert set(self.listed(api, by_created_after=1.0, by_created_before=4e9)) == set(points)
         assert self.listed(api, by_created_before=1.0) == self.listed(api, by_created_after=4e9) == []
 
-    def test_what_is_listed_is_what_describe_tells(self, api, points):
+    def test_listed_fields_equal_those_of_describe(self, api, points):
         page = api.call(ListRecoveryPointsByBackupVault(backup_vault_name=api.vault, max_results=1))
         (listed,) = page.recovery_points
         described = api.point(listed.recovery_point_arn)
         for field in listed.__struct_fields__:
             assert getattr(listed, field) == getattr(described, field), field
 
-    def test_a_token_fits_only_its_list(self, api, points):
+    def test_a_token_is_valid_for_its_list_only(self, api, points):
         token = api.call(ListRecoveryPointsByBackupVault(backup_vault_name=api.vault, max_results=1)).next_token
         for wrong in ({"by_resource_type": "Disk"}, {"by_resource_arn": api.resource}):
             api.refuses(

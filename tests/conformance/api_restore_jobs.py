@@ -52,7 +52,7 @@ class RestoreJobTests:
         assert self.describe(api, job).status == "RUNNING"
 
     @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "ABORTED"])
-    def test_ending_it(self, api, point, status):
+    def test_a_job_is_ended(self, api, point, status):
         job = api.restore(point)
         api.names(job)
         end = CompleteRestoreJob(
@@ -70,7 +70,7 @@ class RestoreJobTests:
         assert found.percent_done == ("100.0" if status == "COMPLETED" else "0.0")
         restored = api.point(point).last_restore_time
         assert restored == (ended.completion_date if status == "COMPLETED" else None)
-        assert api.call(end) == ended, "repeating it answers the same"
+        assert api.call(end) == ended, "a repetition has the same answer"
         other = CompleteRestoreJob(restore_job_id=job, status=status)
         assert api.refuses_and_keeps(JobStateConflictException, other).state == status
         api.refuses(ResourceNotFoundException, ListObjects(storage_job_id=job))
@@ -87,13 +87,13 @@ class RestoreJobTests:
         api.end_restore(first)
         api.delete_point(point)
         again = api.restore(point, metadata={"a": "1", "b": "2"}, idempotency_token=token)
-        assert again == first, "whatever became of the job and its point"
+        assert again == first, "in any state of the job and its point"
 
     def test_without_a_token_every_call_starts_a_job(self, api, point):
         assert api.restore(point) != api.restore(point)
 
-    def test_a_restore_token_is_no_backup_token(self, api, point):
-        """Tokens count per operation."""
+    def test_a_restore_token_differs_from_a_backup_token(self, api, point):
+        """Each operation has its own tokens."""
         token = new_resource()
         assert api.restore(point, idempotency_token=token) != api.start_job(idempotency_token=token)
 
@@ -142,7 +142,7 @@ class RestoreJobTests:
         ],
         ids=lambda wrong: str(wrong)[:40],
     )
-    def test_it_is_not_ended_wrongly(self, api, point, wrong):
+    def test_a_wrong_end_is_refused(self, api, point, wrong):
         job = api.restore(point)
         operation = CompleteRestoreJob(**({"restore_job_id": job, "status": "COMPLETED"} | wrong))
         api.refuses_and_keeps(IllegalArgumentException, operation)
@@ -153,18 +153,18 @@ class RestoreJobTests:
             operation = CompleteRestoreJob(restore_job_id=job, status="COMPLETED")
             api.refuses_and_keeps(ResourceNotFoundException, operation)
 
-    def test_points_are_found_whatever_their_vault(self, api):
+    def test_points_of_any_vault_are_found(self, api):
         """StartRestoreJob names no vault."""
         api.new_vault()
         assert api.restored(api.backup({"a": b"1"})) == {"a": b"1"}
 
 
 class RestoreJobListTests:
-    """ListRestoreJobs: newest first, filters, pages. Its list is that of the whole store."""
+    """ListRestoreJobs: newest first, filters, pages. It lists the jobs of all vaults."""
 
     @pytest.fixture
     def jobs(self, api):
-        """Four restore jobs of a stream, which no other test restores; the first two ended, the third read from."""
+        """Four restore jobs of a stream, which no other test restores. The first two have ended, the third was read."""
         point = api.backup({"a": b"1"}, resource=new_resource("virtualmachine"))
         for old in api.listed(ListRestoreJobs(by_resource_type="VirtualMachine")):
             if old.status in ("PENDING", "RUNNING"):
@@ -200,13 +200,13 @@ class RestoreJobListTests:
         ):
             assert self.listed(api, jobs, **nobody) == []
 
-    def test_what_is_listed_is_what_describe_tells(self, api, jobs):
+    def test_listed_fields_equal_those_of_describe(self, api, jobs):
         (listed,) = api.call(ListRestoreJobs(max_results=1)).restore_jobs
         described = api.call(DescribeRestoreJob(restore_job_id=listed.restore_job_id))
         for field in listed.__struct_fields__:
             assert getattr(listed, field) == getattr(described, field), field
 
-    def test_a_token_fits_only_its_list(self, api, jobs):
+    def test_a_token_is_valid_for_its_list_only(self, api, jobs):
         list_ = ListRestoreJobs(by_resource_type="VirtualMachine", max_results=1)
         token = api.call(list_).next_token
         for filters in ({}, {"by_resource_type": "VirtualMachine", "by_status": "PENDING"}):
@@ -220,7 +220,7 @@ class RestoreJobListTests:
 
 
 class RestoreJobTimeTests:
-    """Needs a clock that stands still, and `api.maintain`."""
+    """Time-outs of restore jobs. They need a clock set by the test, and `api.maintain`."""
 
     def test_an_idle_job_is_aborted_and_releases_its_point(self, api):
         point = api.backup({"a": b"1"})
@@ -241,7 +241,7 @@ class RestoreJobTimeTests:
         api.refuses(ResourceNotFoundException, ListObjects(storage_job_id=jobs[1]))
         api.call(delete)
 
-    def test_reading_now_and_then_keeps_it_alive(self, api):
+    def test_occasional_reads_keep_a_job_alive(self, api):
         job = api.restore(api.backup({"a": b"1"}))
         for _ in range(5):
             api.clock.advance(24 * HOUR_MS - MINUTE_MS)

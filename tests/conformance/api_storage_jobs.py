@@ -19,7 +19,7 @@ TIMES = [1_000_000_000.0, 1_000_000_000.5, 4_000_000_000.0]
 
 
 def altered(token):
-    """Texts that are not the token but like it."""
+    """Return texts that resemble the token."""
     texts = [token[:-1], token + "A", token + "=", token.swapcase(), token[:5] + token[6:], token[1:], "A" + token]
     texts += [
         token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :] for place in range(0, len(token), 7)
@@ -33,7 +33,7 @@ class ListObjectsTests:
 
     @pytest.fixture(params=["running job", "restore job", "base"])
     def view(self, api, request):
-        """A storage job that sees NAMES: part inherited, part written, one inherited and deleted, one replaced."""
+        """A storage job with the objects NAMES: inherited and written ones, one inherited and deleted, one replaced."""
         half = dict.fromkeys(NAMES[::2], b"old") | {"deleted": b"1"}
         api.backup(half)
         job = api.start_job()
@@ -56,7 +56,7 @@ class ListObjectsTests:
         assert page.next_token is None
 
     @pytest.mark.parametrize("size", [1, 2, 5, 11, 12, 13])
-    def test_pages_of_any_size_make_up_the_list(self, api, view, size):
+    def test_pages_of_any_size_give_the_whole_list(self, api, view, size):
         found, token = [], None
         while True:
             page = api.call(ListObjects(storage_job_id=view, max_results=size, next_token=token))
@@ -85,7 +85,7 @@ class ListObjectsTests:
         assert [one.name for one in api.listed(list_)] == expected
 
     def test_start_and_prefix_are_ignored_with_a_token(self, api, view):
-        """A.2: the token goes on with the list it came from."""
+        """A.2: the token continues its own list."""
         first = api.call(ListObjects(storage_job_id=view, starting_object_prefix="a/", max_results=1))
         rest = api.call(
             ListObjects(
@@ -110,7 +110,7 @@ class ListObjectsTests:
         for wrong in altered(token):
             api.refuses(IllegalArgumentException, ListObjects(storage_job_id=view, next_token=wrong))
 
-    def test_a_token_fits_only_its_filters(self, api, view):
+    def test_a_token_is_valid_for_its_filters_only(self, api, view):
         list_ = ListObjects(storage_job_id=view, max_results=1, created_after=TIMES[0])
         token = api.call(list_).next_token
         for filters in ({}, {"created_after": TIMES[1]}, {"created_after": TIMES[0], "created_before": TIMES[2]}):
@@ -141,7 +141,7 @@ class ListObjectsTests:
         everything = api.call(ListObjects(storage_job_id=job, max_results=100))
         assert len(everything.object_list) == 100
 
-    def test_what_an_object_says_of_itself(self, api):
+    def test_the_fields_of_an_object(self, api):
         job = api.start_job()
         api.put(job, "name", b"data", metadata_string="text")
         one = api.found(job, "name")
@@ -154,7 +154,7 @@ class ListObjectsTests:
 
 
 class TokenTests:
-    """B.9: tokens are opaque, unforgeable, bound to their job and die with it."""
+    """B.9: tokens are opaque, cannot be forged, and are valid for their job only, until it ends."""
 
     def tokens(self, api, job):
         page = api.call(ListObjects(storage_job_id=job, max_results=1))
@@ -163,7 +163,7 @@ class TokenTests:
         return page.next_token, one.object_token, chunks.next_token, chunks.chunk_list[0].chunk_token
 
     def uses(self, job, tokens):
-        """Every request that a token is used in."""
+        """Return every request that uses a token."""
         page, object_token, chunk_page, chunk = tokens
         return [
             ListObjects(storage_job_id=job, next_token=page),
@@ -180,7 +180,7 @@ class TokenTests:
         api.put(job, "two", b"4")
         return api.commit(job)
 
-    def test_tokens_of_one_job_are_foreign_to_another(self, api, point):
+    def test_tokens_of_another_job_are_refused(self, api, point):
         first, second = api.restore(point), api.restore(point)
         for use in self.uses(second, self.tokens(api, first)):
             api.refuses(IllegalArgumentException, use)
@@ -190,7 +190,7 @@ class TokenTests:
         for use in self.uses(first, self.tokens(api, running + BASE_SUFFIX)):
             api.refuses(IllegalArgumentException, use)
 
-    def test_one_kind_of_token_is_no_other(self, api, point):
+    def test_a_token_of_another_kind_is_refused(self, api, point):
         job = api.restore(point)
         page, object_token, chunk_page, chunk = self.tokens(api, job)
         for tokens in ((chunk_page, chunk, page, object_token), (object_token, page, chunk, chunk_page)):
@@ -216,7 +216,7 @@ class TokenTests:
             api.refuses(IllegalArgumentException, list_)
 
     @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "ABORTED"])
-    def test_tokens_die_with_their_restore_job(self, api, point, status):
+    def test_tokens_end_with_their_restore_job(self, api, point, status):
         job = api.restore(point)
         tokens = self.tokens(api, job)
         api.end_restore(job, status)
@@ -224,7 +224,7 @@ class TokenTests:
             api.refuses(ResourceNotFoundException, use)
 
     @pytest.mark.parametrize("end", ["commit", "stop", "fail"])
-    def test_tokens_die_with_their_backup_job(self, api, point, end):
+    def test_tokens_end_with_their_backup_job(self, api, point, end):
         job = api.running_job()
         tokens, base_tokens = self.tokens(api, job), self.tokens(api, job + BASE_SUFFIX)
         for use in (*self.uses(job, tokens), *self.uses(job + BASE_SUFFIX, base_tokens)):
@@ -233,8 +233,8 @@ class TokenTests:
         for use in (*self.uses(job, tokens), *self.uses(job + BASE_SUFFIX, base_tokens)):
             api.refuses(ResourceNotFoundException, use)
 
-    def test_an_object_that_left_the_view_is_not_found(self, api, point):
-        """A token of a running job dies with its object, deleted or replaced."""
+    def test_an_object_that_is_no_longer_in_the_view_is_not_found(self, api, point):
+        """A token of a running job ends when its object is deleted or replaced."""
         job = api.running_job()
         for change in (lambda: api.put(job, "one", b"new"), lambda: api.delete(job, "one")):
             token = api.found(job, "one").object_token
@@ -282,7 +282,7 @@ class StorageJobTests:
         job = api.running_job()
         api.refuses(ResourceNotFoundException, ListObjects(storage_job_id=job + BASE_SUFFIX))
 
-    def test_a_chunk_is_verified_and_tells_its_length_and_checksum(self, api):
+    def test_a_chunk_is_verified_and_has_its_length_and_checksum(self, api):
         job = api.restore(api.backup({"name": b"data"}))
         (chunk,) = api.chunks(job, "name")
         got = api.call(GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
@@ -309,7 +309,7 @@ class StorageJobTests:
 
 
 class CreationTimeTests:
-    """B.10: created-after is inclusive, created-before exclusive. Needs a clock that stands still."""
+    """B.10: created-after is inclusive, created-before exclusive. Needs a clock set by the test."""
 
     def test_filters_by_creation(self, api):
         job = api.start_job()

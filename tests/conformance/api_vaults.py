@@ -18,7 +18,7 @@ KEY = "arn:aws:kms:local-1:000000000000:key/1"
 
 
 def new_name():
-    """A name no other test uses."""
+    """Return a name that no other test uses."""
     return new_resource().rpartition(":")[2] + "_Vault"
 
 
@@ -28,7 +28,7 @@ class VaultTests:
     def describe(self, api, name):
         return api.call(DescribeBackupVault(backup_vault_name=name))
 
-    def test_there_is_one_from_the_start(self, api):
+    def test_a_new_store_has_a_vault(self, api):
         assert self.describe(api, "Default").vault_state == "AVAILABLE"
         assert "Default" in [vault.backup_vault_name for vault in api.listed(ListBackupVaults())]
 
@@ -44,14 +44,14 @@ class VaultTests:
         assert vault.number_of_recovery_points == 0
 
     @pytest.mark.parametrize("arn", [KEY, "arn:aws:kms:local-1:000000000000:key/", "alias/x", "1"])
-    def test_a_key_that_is_none_of_the_keyring_is_refused(self, api, arn):
+    def test_a_key_that_is_not_in_the_keyring_is_refused(self, api, arn):
         name = new_name()
         operation = CreateBackupVault(backup_vault_name=name, encryption_key_arn=arn)
         api.refuses_and_keeps(InvalidParameterValueException, operation)
         with pytest.raises(ResourceNotFoundException):
             self.describe(api, name)
 
-    def test_the_same_request_again_answers_the_same(self, api):
+    def test_a_repeated_request_has_the_same_answer(self, api):
         operation = CreateBackupVault(backup_vault_name=new_name(), creator_request_id="request-1")
         assert api.call(operation) == api.call(operation)
 
@@ -90,7 +90,7 @@ class VaultTests:
         api.refuses_and_keeps(InvalidParameterValueException, operation)
 
     @pytest.mark.parametrize("name", ["aa", "x" * 50, "a-_9"])
-    def test_names_at_the_edges(self, api, name):
+    def test_names_at_the_limits(self, api, name):
         api.call(CreateBackupVault(backup_vault_name=name, backup_vault_tags={"k" * 128: "v" * 256}))
         api.call(DeleteBackupVault(backup_vault_name=name))
 
@@ -102,13 +102,13 @@ class VaultTests:
         wrong = DescribeBackupVault(backup_vault_name="Default", backup_vault_account_id="111111111111")
         api.refuses(InvalidParameterValueException, wrong)
 
-    def test_a_vault_lives_until_it_is_empty(self, api):
-        """Neither open jobs nor recovery points; then it is gone with all that was in it, and its name is free."""
+    def test_only_an_empty_vault_can_be_deleted(self, api):
+        """Open jobs and recovery points prevent it. Afterwards its content is removed, and its name is free."""
         name = api.new_vault()
         delete = DeleteBackupVault(backup_vault_name=name)
         job = api.start_job()
         listed = api.call(ListRecoveryPointsByBackupVault(backup_vault_name=name)).recovery_points
-        assert self.describe(api, name).number_of_recovery_points == len(listed) == 1, "the list and the count agree"
+        assert self.describe(api, name).number_of_recovery_points == len(listed) == 1, "list and count are equal"
         api.refuses_and_keeps(InvalidRequestException, delete)
         api.put(job, "a", b"1")
         api.chunk(job, api.start(job, "open"), 0, b"1")
@@ -122,7 +122,7 @@ class VaultTests:
         api.refuses(ResourceNotFoundException, delete)
         api.refuses(ResourceNotFoundException, api.start_operation())
         api.call(CreateBackupVault(backup_vault_name=name, creator_request_id="another"))
-        assert api.restored(api.backup({"a": b"1"})) == {"a": b"1"}, "under a key of its own"
+        assert api.restored(api.backup({"a": b"1"})) == {"a": b"1"}, "it has a new key"
 
     def test_a_stopped_job_does_not_hold_a_vault(self, api):
         name = api.new_vault()
@@ -131,7 +131,7 @@ class VaultTests:
         api.stop(job)
         api.call(DeleteBackupVault(backup_vault_name=name))
 
-    def test_a_token_of_a_job_that_went_with_its_vault_is_new_again(self, api):
+    def test_the_token_of_a_job_of_a_deleted_vault_starts_a_new_job(self, api):
         name = api.new_vault()
         operation = api.start_operation(idempotency_token=new_resource())
         first = api.call(operation).backup_job_id
@@ -166,14 +166,14 @@ class VaultListTests:
         listed = api.listed(ListBackupVaults(by_vault_type="BACKUP_VAULT", by_shared=False))
         assert set(names) < {vault.backup_vault_name for vault in listed}
 
-    def test_what_is_listed_is_what_describe_tells(self, api, names):
+    def test_listed_fields_equal_those_of_describe(self, api, names):
         for listed in api.listed(ListBackupVaults()):
             if listed.backup_vault_name in names:
                 described = api.call(DescribeBackupVault(backup_vault_name=listed.backup_vault_name))
                 for field in listed.__struct_fields__:
                     assert getattr(listed, field) == getattr(described, field), field
 
-    def test_a_token_fits_only_its_list(self, api, names):
+    def test_a_token_is_valid_for_its_list_only(self, api, names):
         token = api.call(ListBackupVaults(max_results=1)).next_token
         wrong = ListBackupVaults(by_vault_type="BACKUP_VAULT", next_token=token)
         api.refuses(InvalidParameterValueException, wrong)

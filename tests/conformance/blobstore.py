@@ -24,7 +24,7 @@ class BlobStoreTests:
     """Subclass, name it Test..., and give `store`, `peek` and `plant`."""
 
     LISTED_ONE_IN = 1
-    """Where a listing takes long: of how many listings of one test one is made."""
+    """Stores with slow listings make one of so many listings of a test."""
 
     @pytest.fixture
     def store(self):
@@ -32,11 +32,11 @@ class BlobStoreTests:
         raise NotImplementedError
 
     def peek(self, store, key):
-        """The bytes under the key, None if there are none, without the store's own methods."""
+        """Return the bytes under the key, None if there are none, without the methods of the store."""
         raise NotImplementedError
 
     def plant(self, store, key, data):
-        """Put bytes under the key without the store's own methods."""
+        """Put bytes under the key without the methods of the store."""
         raise NotImplementedError
 
     def test_a_new_store_is_empty(self, store):
@@ -45,7 +45,7 @@ class BlobStoreTests:
 
     @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 1000], ids=["nothing", "a byte", "256 KB"])
     @pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
-    def test_put_stores_the_very_bytes(self, store, data, form):
+    def test_put_stores_the_bytes_unchanged(self, store, data, form):
         store.put("some/key", form(data))
         assert self.peek(store, "some/key") == data
 
@@ -55,7 +55,7 @@ class BlobStoreTests:
             store.put("a/b", b"new")
         assert self.peek(store, "a/b") == b"old"
 
-    def test_of_racing_puts_one_succeeds_whole(self, store):
+    def test_one_of_concurrent_puts_succeeds_completely(self, store):
         """Eight threads put different contents under one key: one succeeds, seven raise."""
         outcomes = []
         start = threading.Barrier(8)
@@ -92,7 +92,7 @@ class BlobStoreTests:
         assert store.get("packs/a", offset, length) == wanted
 
     @pytest.mark.parametrize(("offset", "length"), [(11, None), (11, 0), (0, 11), (5, 6), (10, 1), (1 << 40, 1)])
-    def test_get_never_gives_less_than_asked(self, store, offset, length):
+    def test_get_never_returns_fewer_bytes_than_requested(self, store, offset, length):
         self.plant(store, "packs/a", b"0123456789")
         with pytest.raises(DamagedDataError, match=f"packs/a.*{offset}"):
             store.get("packs/a", offset, length)
@@ -103,7 +103,7 @@ class BlobStoreTests:
         with pytest.raises(ValueError, match="negative"):
             store.get("a", offset, length)
 
-    def test_absent_blobs_are_told_apart_by_method(self, store):
+    def test_methods_on_a_missing_blob(self, store):
         self.plant(store, "folder/a", b"x")
         for key in ("b", "folder/b", "folder", "other/b"):
             with pytest.raises(BlobNotFoundError):
@@ -111,12 +111,12 @@ class BlobStoreTests:
             assert store.stat(key) is None
             store.delete(key)
 
-    def test_stat_gives_the_size(self, store):
+    def test_stat_returns_the_size(self, store):
         self.plant(store, "a", b"12345")
         self.plant(store, "b/c", b"")
         assert (store.stat("a"), store.stat("b/c")) == (5, 0)
 
-    def test_delete_removes_only_the_one(self, store):
+    def test_delete_removes_only_its_blob(self, store):
         self.plant(store, "a/b", b"1")
         self.plant(store, "a/c", b"2")
         assert store.get("a/b") == b"1"
@@ -133,14 +133,14 @@ class BlobStoreTests:
         store.put("a", b"second, and longer")
         assert store.get("a") == b"second, and longer"
 
-    def test_a_blob_replaced_behind_the_stores_back_is_read_anew(self, store):
-        """As another process might delete a blob and put a new one."""
+    def test_a_blob_replaced_by_another_process_is_read_again(self, store):
+        """Another process deletes a blob and puts a new one."""
         self.plant(store, "a", b"first")
         assert store.get("a") == b"first"
         self.plant(store, "a", b"second")
         assert store.get("a") == b"second"
 
-    def test_list_is_sorted_by_key_and_resumes_anywhere(self, store):
+    def test_list_is_sorted_by_key_and_resumes_at_any_key(self, store):
         keys = sorted(["a", "a-b", "a.b", "b/c", "b/c.d", "b-/c", "b.x", "b/d/e", "c", "packs/00/x", "packs/0a/x"])
         for key in reversed(keys):
             self.plant(store, key, b"")
@@ -160,7 +160,7 @@ class BlobStoreTests:
         assert list(store.list()) == []
 
     @pytest.mark.parametrize("key", HONEST_KEYS)
-    def test_honest_keys_work(self, store, key):
+    def test_valid_keys_work(self, store, key):
         store.put(key, key.encode())
         assert store.get(key) == key.encode()
         assert list(store.list()) == [key]
@@ -173,9 +173,9 @@ class BlobStoreTests:
 
 
 class AppendableTests:
-    """For stores whose blobs grow; mix in with BlobStoreTests."""
+    """For stores that can append to blobs. Mix it in with BlobStoreTests."""
 
-    def test_it_says_so(self, store):
+    def test_the_store_declares_it(self, store):
         assert isinstance(store, Appendable)
 
     def test_appended_bytes_are_readable_at_once(self, store):
@@ -199,7 +199,7 @@ class AppendableTests:
         assert self.peek(store, "a") == b"".join(buffers)
         appender.close()
 
-    def test_a_blob_that_exists_does_not_grow(self, store):
+    def test_an_existing_blob_does_not_grow(self, store):
         self.plant(store, "a", b"whole")
         with pytest.raises(BlobExistsError):
             store.open_append("a")
@@ -208,7 +208,7 @@ class AppendableTests:
             store.open_append("b")
         assert self.peek(store, "a") == b"whole"
 
-    def test_the_owner_shows_until_it_closes(self, store):
+    def test_a_blob_has_an_owner_until_it_is_closed(self, store):
         appender = store.open_append("a")
         appender.append([b"0123456789"])
         assert store.owned("a")

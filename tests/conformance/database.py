@@ -1,4 +1,4 @@
-"""Conformance suite of every Database. A subclass provides a place and opens it, several times at once too."""
+"""Conformance suite of every Database. A subclass provides a place, and opens it several times at once."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ TABLE = "CREATE TABLE thing (name {blob} NOT NULL UNIQUE, number BIGINT NOT NULL
 
 
 class RefusalError(Exception):
-    """Raised by a unit of work to be rolled back."""
+    """An error that rolls a unit of work back."""
 
 
 def add(name, number=0):
-    """A unit of work: one more row."""
+    """Add a row, as a unit of work."""
     return lambda transaction: transaction.run(
         "INSERT INTO thing (name, number) VALUES (:name, :number)", name=name, number=number
     )
 
 
 def adding(name):
-    """A statement: one more row."""
+    """Return a statement that adds a row."""
     return Statement("INSERT INTO thing (name, number) VALUES (:name, 0)", {"name": name})
 
 
 def numbering(name, number, *, or_none=False):
-    """A statement: a row gets a number, or no row does."""
+    """Return a statement that gives a row a number."""
     text = "UPDATE thing SET number = :number WHERE name = :name"
     return Statement(text, {"name": name, "number": number}, or_none)
 
@@ -61,14 +61,14 @@ def numbers(transaction):
 
 
 def together(count, action):
-    """Run `action(number)` in `count` threads that begin at once; raise the first error."""
+    """Run `action(number)` in `count` threads that start at the same time. Raises the first error."""
     start, errors = threading.Barrier(count), []
 
     def run(number):
         start.wait()
         try:
             action(number)
-        except BaseException as error:  # noqa: BLE001 - raised below, in the test's own thread
+        except BaseException as error:  # noqa: BLE001 - raised below in the thread of the test
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
@@ -81,7 +81,7 @@ def together(count, action):
 
 
 def count_up(open_database, place, writer, rounds, ready, go):
-    """A process of its own: adds rows and counts in a row that all processes share."""
+    """Run in a separate process: add rows, and count in a row that all processes share."""
     with closing(open_database(place)) as database:
         ready.release()
         go.wait()
@@ -97,7 +97,7 @@ def count_up(open_database, place, writer, rounds, ready, go):
 
 
 def write_forever(open_database, place, pipe):
-    """A process of its own: tells of each row once the row is written, until it is killed."""
+    """Run in a separate process until it is killed: print each row after its write."""
     database = open_database(place)
     lock = threading.Lock()
 
@@ -128,20 +128,20 @@ class DatabaseTests:
     """Subclass, name it Test..., and give `place`, `open_database` and `blob`."""
 
     blob: str
-    """The engine's word for a column of bytes."""
+    """The type of a column of bytes in this engine."""
 
     @pytest.fixture
     def place(self, tmp_path):
-        """Where an empty database is; can be sent to another process."""
+        """The place of an empty database. It can be sent to another process."""
         raise NotImplementedError
 
     @staticmethod
     def open_database(place):
-        """Open the database there. Must be a function that another process can import."""
+        """Open the database at a place. It is a function that another process can import."""
         raise NotImplementedError
 
     def make_newer(self, database):
-        """Let the schema be of a version after ours."""
+        """Set a later version of the schema."""
         database.write(lambda t: t.run("INSERT INTO schema_version (version) VALUES (:version)", version=10_000))
 
     @pytest.fixture
@@ -152,19 +152,19 @@ class DatabaseTests:
 
     # --- units of work
 
-    def test_a_write_answers_what_its_work_answers(self, database):
+    def test_a_write_returns_the_result_of_its_work(self, database):
         assert database.write(lambda _: 7) == 7
         assert database.write(add(b"a")) == 1
         assert database.read(names) == [b"a"]
 
-    def test_run_tells_how_many_rows_changed(self, database):
+    def test_run_returns_the_number_of_changed_rows(self, database):
         for name in (b"a", b"b", b"c"):
             database.write(add(name))
         assert database.write(lambda t: t.run("UPDATE thing SET number = 1 WHERE name > :name", name=b"a")) == 2
         assert database.write(lambda t: t.run("DELETE FROM thing WHERE name = :name", name=b"x")) == 0
         assert database.write(lambda t: t.run("DELETE FROM thing")) == 3
 
-    def test_returning_gives_the_new_row(self, database):
+    def test_returning_yields_the_new_row(self, database):
         row = database.write(
             lambda t: t.row("INSERT INTO thing (name, number) VALUES (:name, 5) RETURNING number + 1", name=b"a")
         )
@@ -182,14 +182,14 @@ class DatabaseTests:
         assert database.read(lambda t: t.rows("SELECT name FROM thing WHERE name > :n", n=b"b")) == []
 
     @pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:20])
-    def test_values_of_every_type_come_back_as_they_were(self, database, value):
+    def test_values_of_every_type_are_read_back(self, database, value):
         kind = {int: "BIGINT", str: "TEXT", bytes: self.blob, type(None): "TEXT"}[type(value)]
         database.write(lambda t: t.run(f"CREATE TABLE one (value {kind})"))
         database.write(lambda t: t.run("INSERT INTO one (value) VALUES (:value)", value=value))
         (found,) = database.read(lambda t: t.row("SELECT value FROM one"))
         assert (type(found), found) == (type(value), value)
 
-    def test_bytes_order_as_python_orders_them(self, database):
+    def test_bytes_are_ordered_as_in_python(self, database):
         for name in sorted(NAMES, key=hash):
             database.write(add(name))
         assert database.read(names) == sorted(NAMES)
@@ -201,7 +201,7 @@ class DatabaseTests:
 
     # --- atomicity
 
-    def test_work_that_raises_leaves_nothing(self, database):
+    def test_work_that_raises_has_no_effect(self, database):
         def work(transaction):
             add(b"a")(transaction)
             transaction.run("DELETE FROM thing WHERE name = :name", name=b"old")
@@ -212,7 +212,7 @@ class DatabaseTests:
             database.write(work)
         assert database.read(names) == [b"old"]
 
-    def test_a_statement_that_fails_leaves_nothing(self, database):
+    def test_a_statement_that_fails_has_no_effect(self, database):
         database.write(add(b"a"))
 
         def work(transaction):
@@ -223,8 +223,8 @@ class DatabaseTests:
             database.write(work)
         assert database.read(names) == [b"a"]
 
-    def test_of_many_at_once_only_those_that_raise_leave_nothing(self, database):
-        """Each unit of work succeeds or fails alone, whatever shares its commit."""
+    def test_only_failed_units_of_many_have_no_effect(self, database):
+        """Each unit of work succeeds or fails alone, even if several share a commit."""
         refused = []
 
         def write(number):
@@ -245,7 +245,7 @@ class DatabaseTests:
         assert database.read(names) == [b"%02d" % number for number in range(30) if number % 3]
 
     def test_a_unit_of_work_sees_earlier_commits(self, database):
-        """Counting by reading and writing loses no count among threads."""
+        """Threads that read and write a counter lose no increment."""
         database.write(add(b"shared"))
 
         def write(_):
@@ -260,7 +260,7 @@ class DatabaseTests:
         (number,) = transaction.row("SELECT number FROM thing")
         transaction.run("UPDATE thing SET number = :number", number=number + 1)
 
-    def test_statements_run_at_once_count_each_for_itself(self, database):
+    def test_statements_of_one_batch_have_separate_counts(self, database):
         add_one = "INSERT INTO thing (name, number) VALUES (:name, 0)"
 
         def work(transaction):
@@ -275,7 +275,7 @@ class DatabaseTests:
         assert database.write(work) == [1, 0, 1, 2]
         assert database.read(names) == [b"one", b"two"]
 
-    def test_of_statements_run_at_once_all_stay_or_none(self, database):
+    def test_a_batch_of_statements_is_atomic(self, database):
         def work(transaction):
             transaction.run_all(
                 [
@@ -290,27 +290,27 @@ class DatabaseTests:
 
     # --- reads
 
-    def test_a_unit_of_known_statements_stands_if_all_is_as_usual(self, database):
+    def test_a_unit_of_known_statements_is_committed_if_all_change_a_row(self, database):
         database.write(
             FixedStatements([adding(b"a"), adding(b"b"), numbering(b"a", 1), numbering(b"none", 1, or_none=True)])
         )
         assert database.read(numbers) == [0, 1]
 
-    def test_of_a_unit_of_known_statements_nothing_stays_if_one_changes_no_row(self, database):
+    def test_a_unit_of_known_statements_is_rolled_back_if_one_changes_no_row(self, database):
         with pytest.raises(UnexpectedRowCountError):
             database.write(FixedStatements([adding(b"a"), numbering(b"none", 1), adding(b"b")]))
         assert database.read(names) == []
         database.write(FixedStatements([adding(b"a")]))
         assert database.read(names) == [b"a"]
 
-    def test_a_unit_of_known_statements_that_breaks_a_rule_leaves_nothing(self, database):
+    def test_a_unit_of_known_statements_that_violates_a_constraint_has_no_effect(self, database):
         database.write(add(b"a"))
         with pytest.raises(Exception, match="(?i)unique"):
             database.write(FixedStatements([adding(b"b"), adding(b"a")]))
         assert database.read(names) == [b"a"]
 
-    def test_units_of_known_statements_stand_and_fall_alone(self, database):
-        """Whichever of them share a commit, and whatever else is in it."""
+    def test_units_of_known_statements_succeed_and_fail_alone(self, database):
+        """They may share a commit with each other and with other work."""
         refused = []
 
         def action(number):
@@ -337,7 +337,7 @@ class DatabaseTests:
         database.write(add(b"a"))
 
         def work(transaction):
-            names(transaction)  # a unit of work may be begun anew when it asks for a second answer
+            names(transaction)  # a unit of work may be repeated when it reads a second time
             before = names(transaction)
             thread = threading.Thread(target=database.write, args=(add(b"b"),))
             thread.start()
@@ -347,7 +347,7 @@ class DatabaseTests:
         assert database.read(work) == ([b"a"], [b"a"])
         assert database.read(names) == [b"a", b"b"]
 
-    def test_a_read_sees_nothing_of_a_write_in_progress(self, database):
+    def test_a_read_does_not_see_a_write_in_progress(self, database):
         def work(transaction):
             add(b"a")(transaction)
             seen = []
@@ -375,7 +375,7 @@ class DatabaseTests:
         assert database.read(names) == []
 
     def test_many_threads_read_and_write(self, database):
-        """Reads see each writer's rows in the order they were written, whole pairs only."""
+        """Reads see the rows of each writer in the order of the writes, and only whole pairs."""
 
         def run(number):
             for turn in range(15):
@@ -390,7 +390,7 @@ class DatabaseTests:
 
     # --- durability
 
-    def test_writes_are_there_after_reopening(self, database, place):
+    def test_writes_survive_reopening(self, database, place):
         database.write(add(b"a", 7))
         database.close()
         with closing(self.open_database(place)) as again:
@@ -399,8 +399,8 @@ class DatabaseTests:
         with closing(self.open_database(place)) as again:
             assert again.read(names) == [b"a", b"b"]
 
-    def test_several_are_open_at_once(self, database, place):
-        """Each opening reads the others' writes at once, whichever closes first."""
+    def test_several_openings_share_a_database(self, database, place):
+        """Each opening reads the writes of the others at once, in any order of closing."""
         with closing(self.open_database(place)) as other:
             for number in range(5):
                 database.write(add(b"a%d" % number))
@@ -430,7 +430,7 @@ class DatabaseTests:
 
     @pytest.mark.parametrize("rows", [1, 50, 400])
     def test_acknowledged_writes_survive_kill_9(self, database, place, rows):
-        """A writer that is killed during commits leaves every reported row, and no partial transaction."""
+        """After a writer is killed during commits, every reported row exists, and no partial transaction."""
         reader, writer = SPAWN.Pipe(duplex=False)
         process = SPAWN.Process(target=write_forever, args=(self.open_database, place, writer))
         process.start()
@@ -461,7 +461,7 @@ class DatabaseTests:
                 call()
 
     def test_close_finishes_queued_work(self, database, place):
-        """Each of many writes racing with a close is either done or refused, and the caller knows which."""
+        """Each of many writes during a close succeeds or is refused, and the caller knows which."""
         done, refused = [], []
 
         def write(number):
@@ -493,7 +493,7 @@ class DatabaseTests:
             assert database.read(lambda t: t.row("SELECT count(*) FROM vault")) == (0,)
 
     def test_migrations_may_race(self, place):
-        """Many threads on many openings: one makes the schema, all of them have it."""
+        """Many threads open the database. One of them creates the schema, and all have it."""
 
         def run(_):
             with closing(self.open_database(place)) as database:
@@ -512,14 +512,14 @@ class DatabaseTests:
 
 
 class FullDatabaseTests:
-    """For engines whose space a test can limit; mix in with DatabaseTests and give `limit_space`."""
+    """For engines whose space a test can limit. Mix it in with DatabaseTests, and define `limit_space`."""
 
     def limit_space(self, database, *, limited):
-        """Let the next writes find no space, or find it again."""
+        """Leave no space for the next writes, or give it back."""
         raise NotImplementedError
 
-    def test_a_full_disk_raises_until_there_is_space(self, database, place):
-        """A write that does not fit leaves nothing, old rows stay readable, and with space again writes succeed."""
+    def test_a_full_disk_is_an_error_until_there_is_space(self, database, place):
+        """A write that does not fit has no effect, and old rows are readable. Writes succeed once there is space."""
         database.write(add(b"before"))
         self.limit_space(database, limited=True)
         for number in range(3):
@@ -532,8 +532,8 @@ class FullDatabaseTests:
         with closing(self.open_database(place)) as again:
             assert [name[:6] for name in again.read(names)] == [b"before", b"large\0"]
 
-    def test_many_meet_a_full_disk_at_once(self, database):
-        """A successful write is there; a write that failed on the full disk left nothing."""
+    def test_many_writes_on_a_full_disk(self, database):
+        """A successful write is kept. A write that failed on the full disk has no effect."""
         self.limit_space(database, limited=True)
         done = []
 
@@ -553,14 +553,14 @@ class FullDatabaseTests:
 
 
 class GroupCommitTests:
-    """For engines that let waiting writes share a commit; mix in with DatabaseTests and give `commits`."""
+    """For engines with group commit. Mix it in with DatabaseTests, and define `commits`."""
 
     def commits(self, database):
-        """How many commits there were so far."""
+        """Return the number of commits so far."""
         raise NotImplementedError
 
     def test_waiting_writes_share_a_commit(self, database):
-        """While one unit of work is held up, forty queue behind it: two commits do for all."""
+        """Forty units of work wait for a slow one. All together need two commits."""
         held, go_on = threading.Event(), threading.Event()
 
         def hold(_):
@@ -582,10 +582,10 @@ class GroupCommitTests:
         assert len(database.read(names)) == 40
 
     def wait_for_queue(self, database, length):
-        """Return once that many writes wait."""
+        """Return as soon as so many writes wait."""
         raise NotImplementedError
 
-    def test_a_write_alone_commits_at_once(self, database):
+    def test_a_single_write_commits_at_once(self, database):
         before = self.commits(database)
         for number in range(5):
             database.write(add(b"%d" % number))

@@ -20,7 +20,7 @@ class KeyringTests:
         wrapped = key.wrap(b"data key", b"vault 1")
         assert ring.key(key.key_id).unwrap(wrapped, b"vault 1") == b"data key"
 
-    def test_the_ring_unwraps_with_the_key_that_wrapped(self, ring):
+    def test_the_keyring_unwraps_with_the_key_that_wrapped(self, ring):
         wrapped = ring.active().wrap(b"data key", b"vault 1")
         assert wrapped_key_id(wrapped) == ring.active().key_id
         assert unwrap(ring, wrapped, b"vault 1") == b"data key"
@@ -31,7 +31,7 @@ class KeyringTests:
                 ring.key(key_id)
 
     def test_bytes_that_a_foreign_key_wrapped_do_not_open(self, ring):
-        """Neither one of another id, nor one that only claims the id."""
+        """The foreign key has another id, or the same id."""
         for key_id in ("elsewhere", ring.active().key_id):
             wrapped = MasterKey(key_id, bytes([7]) * 32).wrap(b"data key", b"vault 1")
             with pytest.raises(KeyUnavailableError):
@@ -61,8 +61,8 @@ class KeyringTests:
                 with pytest.raises(KeyUnavailableError):
                     unwrap(ring, bad, b"vault 1")
 
-    def test_many_threads_may_use_it_at_once(self, ring):
-        """Also while some ask for keys that it does not have."""
+    def test_many_threads_may_use_a_keyring(self, ring):
+        """Some of them request unknown keys."""
         wrapped, found = ring.active().wrap(b"data key", b"vault 1"), []
 
         def use():
@@ -78,8 +78,8 @@ class KeyringTests:
             thread.join()
         assert found == [b"data key"] * 80
 
-    def test_nothing_it_says_shows_a_secret(self, ring):
-        """Not in a repr, an error, the name of its source, or the repr of its attributes."""
+    def test_no_text_contains_a_secret(self, ring):
+        """The texts are its repr, errors, the name of its source, and the repr of its attributes."""
         secret = ring.active().secret
         with pytest.raises(KeyUnavailableError) as caught:
             ring.key("nobody's")
@@ -91,17 +91,17 @@ class KeyringTests:
 
 
 class KeyringSourceTests(KeyringTests):
-    """Keyrings that read a document; the fixture `document` is that document."""
+    """For keyrings that read a document, which the fixture `document` provides."""
 
-    def test_it_gives_its_whole_document(self, ring, document):
+    def test_a_keyring_returns_its_whole_document(self, ring, document):
         assert isinstance(ring, KeyringSource)
         assert ring.document().is_same(document)
 
-    def test_it_has_every_key_of_the_document(self, ring, document):
+    def test_a_keyring_has_every_key_of_the_document(self, ring, document):
         assert len(document.keys) > 1
         for key_id, key in document.keys.items():
             assert ring.key(key_id).is_same(key)
         assert ring.active().is_same(document.active)
 
-    def test_it_says_where_it_is(self, ring):
+    def test_a_keyring_names_its_source(self, ring):
         assert ring.place
