@@ -38,7 +38,7 @@ def test_generated_keys_differ():
 
 
 def test_the_derivation_is_hmac_sha256_by_label_and_salt():
-    """As documented, with the library's primitives alone."""
+    """It follows the documentation, computed with primitives of the library only."""
     salt, nonce = b"s" * 16, b"n" * 12
     sealed = bytearray(5 + 16)
     EnvelopeCipher(SECRET, salt).seal_into(nonce, b"plain", b"associated", sealed)
@@ -47,7 +47,7 @@ def test_the_derivation_is_hmac_sha256_by_label_and_salt():
 
 
 @given(digest=st.binary(min_size=32, max_size=32), nonce=st.binary(min_size=12, max_size=12))
-def test_masking_is_its_own_inverse_and_depends_on_key_salt_and_nonce(digest, nonce):
+def test_a_mask_is_its_own_inverse_and_depends_on_key_salt_and_nonce(digest, nonce):
     masks = [
         EnvelopeCipher(secret, salt).mask(digest, each)
         for secret, salt, each in [
@@ -59,7 +59,7 @@ def test_masking_is_its_own_inverse_and_depends_on_key_salt_and_nonce(digest, no
     assert EnvelopeCipher(SECRET, b"s" * 16).mask(masks[0], nonce) == digest
 
 
-def test_a_data_key_remembers_few_ciphers():
+def test_a_data_key_caches_few_ciphers():
     key = DataKey(b"k" * 16, SECRET)
     assert key.cipher(b"a" * 16) is key.cipher(b"a" * 16)
     for number in range(1000):
@@ -68,28 +68,28 @@ def test_a_data_key_remembers_few_ciphers():
 
 
 @pytest.mark.parametrize("sealed", [b"", b"x" * 15, b"x" * 16, b"x" * 100])
-def test_other_bytes_do_not_open(sealed):
+def test_changed_bytes_do_not_open(sealed):
     with pytest.raises(DamagedDataError):
         EnvelopeCipher(SECRET, b"s" * 16).open(b"n" * 12, sealed, b"")
     with pytest.raises(DamagedDataError):
         open_small(SECRET, sealed, b"")
 
 
-def test_small_seals_open_only_with_the_same_associated_bytes():
+def test_small_seals_open_only_with_the_same_associated_data():
     sealed = seal_small(SECRET, b"plain", b"one")
     assert open_small(SECRET, sealed, b"one") == b"plain"
     with pytest.raises(DamagedDataError):
         open_small(SECRET, sealed, b"two")
 
 
-def test_salts_change_after_their_uses(monkeypatch):
+def test_salts_change_after_a_number_of_uses(monkeypatch):
     monkeypatch.setattr(cipher, "SALT_USES_MAX", 4)
     salts = Salts()
     drawn = [salts.current() for _ in range(12)]
     assert [drawn.count(salt) for salt in dict.fromkeys(drawn)] == [4, 4, 4]
 
 
-def test_salts_from_many_threads_are_never_used_too_often(monkeypatch):
+def test_many_threads_do_not_use_a_salt_too_often(monkeypatch):
     monkeypatch.setattr(cipher, "SALT_USES_MAX", 100)
     salts, drawn = Salts(), []
     threads = [threading.Thread(target=lambda: drawn.extend(salts.current() for _ in range(500))) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""The disk reserve: whole or absent, given up once, created again when there is room, and seen by every process."""
+"""The disk reserve: whole or absent, released once, created again when there is space, shared by all processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reserve(tmp_path):
 
 
 def full_once():
-    """An action that finds the disk full the first time."""
+    """An action that finds a full disk at its first call."""
     calls = []
 
     def action():
@@ -38,13 +38,13 @@ def full_once():
     return action
 
 
-def test_it_is_really_allocated(reserve, tmp_path):
+def test_the_reserve_is_allocated(reserve, tmp_path):
     status = (tmp_path / FILE).stat()
     assert (status.st_size, status.st_blocks * 512, status.st_mode & 0o777) == (SIZE, SIZE, 0o600)
     assert list((tmp_path / "~staging").iterdir()) == []
 
 
-def test_ordinary_writes_are_taken_while_it_is_held_and_never_use_it(reserve):
+def test_ordinary_writes_are_accepted_while_it_exists_and_never_use_it(reserve):
     assert reserve.spend(lambda: "written") == "written"
     with pytest.raises(StorageFullError, match="no space"):
         reserve.spend(full_once())
@@ -60,7 +60,7 @@ def test_a_write_that_frees_space_uses_the_reserve_once(reserve):
             reserve.spend(full_once())
 
 
-def test_a_write_that_met_the_full_disk_before_another_gave_the_reserve_up_runs_again(reserve):
+def test_a_write_is_retried_if_another_one_has_just_released_the_reserve(reserve):
     def action(tried=full_once()):  # noqa: B008 - one for both attempts
         reserve.give_up()  # another thread, just now
         return tried()
@@ -69,7 +69,7 @@ def test_a_write_that_met_the_full_disk_before_another_gave_the_reserve_up_runs_
         assert reserve.spend(action) == 2
 
 
-def test_while_it_is_gone_ordinary_writes_are_refused_in_every_process(reserve, tmp_path, monkeypatch):
+def test_without_the_reserve_every_process_refuses_ordinary_writes(reserve, tmp_path, monkeypatch):
     other = DiskReserve(tmp_path, SIZE)
     reserve.give_up()
     monkeypatch.setattr(DiskReserve, "free_bytes", SIZE)
@@ -82,7 +82,7 @@ def test_while_it_is_gone_ordinary_writes_are_refused_in_every_process(reserve, 
             assert each.spend(lambda: "freed") == "freed"
 
 
-def test_spending_is_of_one_thread_and_ends(reserve):
+def test_the_permission_to_use_it_is_per_thread_and_ends(reserve):
     seen = []
     with reserve.spending():
         with reserve.spending():
@@ -95,13 +95,13 @@ def test_spending_is_of_one_thread_and_ends(reserve):
     assert not reserve.may_spend
 
 
-def test_it_is_taken_back_by_the_write_that_finds_room(reserve):
+def test_a_write_that_finds_space_creates_it_again(reserve):
     reserve.give_up()
     reserve.check()
     assert reserve.held
 
 
-def test_it_is_not_taken_back_without_as_much_room_again(reserve, monkeypatch):
+def test_it_is_not_created_again_without_twice_the_space(reserve, monkeypatch):
     reserve.give_up()
     monkeypatch.setattr(DiskReserve, "free_bytes", 2 * SIZE - 1)
     assert not reserve.take_back()
@@ -111,7 +111,7 @@ def test_it_is_not_taken_back_without_as_much_room_again(reserve, monkeypatch):
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "fsync", "link"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_an_attempt_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch, call, number):
+def test_a_failed_attempt_leaves_nothing_and_has_a_reason(tmp_path, monkeypatch, call, number):
     seconds = 0.0
     reserve = DiskReserve(tmp_path, SIZE, monotonic=lambda: seconds)
     assert reserve.take_back()
@@ -132,7 +132,7 @@ def test_an_attempt_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch
     assert reserve.held
 
 
-def test_leftovers_of_a_crash_are_swept_and_are_no_reserve(tmp_path):
+def test_leftovers_of_a_crash_are_removed_and_do_not_count(tmp_path):
     staging = tmp_path / "~staging"
     staging.mkdir()
     (staging / "~half").write_bytes(bytes(SIZE // 2))
@@ -146,14 +146,14 @@ def take_back(directory):
     return DiskReserve(directory, SIZE).take_back()
 
 
-def test_processes_that_take_it_back_at_once_make_one(tmp_path):
+def test_processes_that_create_it_at_the_same_time_create_one(tmp_path):
     with multiprocessing.get_context("spawn").Pool(3) as processes:
         assert processes.map(take_back, [tmp_path] * 12, chunksize=1) == [True] * 12
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [FILE]
     assert list((tmp_path / "~staging").iterdir()) == []
 
 
-def test_a_small_disk_has_a_small_one(tmp_path):
+def test_a_small_disk_has_a_small_reserve(tmp_path):
     with small_disk(tmp_path / "disk", 8) as disk:
         reserve = DiskReserve(disk.path, 64 * MIB)
         assert reserve.take_back()
@@ -178,7 +178,7 @@ def test_without_a_size_nothing_is_refused_and_an_existing_reserve_can_be_used(r
     assert tool.spend(lambda: 1) == 1
 
 
-def test_where_there_is_no_disk_there_is_none():
+def test_a_store_without_a_directory_has_no_reserve():
     NO_RESERVE.check()
     assert NO_RESERVE.held
     assert not NO_RESERVE.has_disk

@@ -1,4 +1,4 @@
-"""Durable files, beyond what the tests of the blob stores reach."""
+"""Durable files: cases that the tests of the blob stores do not cover."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFul
      (errno.EEXIST, BlobExistsError), (errno.ENOSPC, StorageFullError), (errno.EDQUOT, StorageFullError),
      (errno.EFBIG, StorageFullError), (errno.EIO, StorageUnavailableError), (errno.EACCES, StorageUnavailableError)],
 )  # fmt: skip
-def test_each_error_of_the_system_has_its_kind(number, kind):
+def test_each_system_error_is_translated(number, kind):
     error = storage_error(OSError(number, "the system's words"), "blob a/b")
     assert type(error) is kind
     full = f"disk full on {os.uname().nodename}: blob a/b: no space left"
@@ -27,7 +27,7 @@ def test_each_error_of_the_system_has_its_kind(number, kind):
 
 
 def test_create_file_never_follows_a_dangling_link(tmp_path):
-    """A link in the place of the file counts as a file that exists."""
+    """A symbolic link under the name of the file counts as an existing file."""
     (tmp_path / "file").symlink_to(tmp_path / "nowhere")
     with pytest.raises(FileExistsError):
         create_file(tmp_path / "file", b"x", staging=tmp_path)
@@ -35,7 +35,7 @@ def test_create_file_never_follows_a_dangling_link(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_sweeping_an_empty_or_racing_directory_is_quiet(tmp_path, monkeypatch):
+def test_sweeping_an_empty_or_changing_directory_succeeds(tmp_path, monkeypatch):
     sweep_staging(tmp_path)
     (tmp_path / "~a").write_bytes(b"")
     really_open = os.open
@@ -50,8 +50,8 @@ def test_sweeping_an_empty_or_racing_directory_is_quiet(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_swept_before_it_shows_that_its_maker_lives_is_made_all_the_same(tmp_path, monkeypatch):
-    """Another process opens the store between the two."""
+def test_a_file_that_is_swept_before_it_is_locked_is_created_again(tmp_path, monkeypatch):
+    """Another process opens the store between the creation and the lock."""
     really_lock = fcntl.flock
 
     def lock_late(descriptor, how):
@@ -66,7 +66,7 @@ def test_a_file_that_is_swept_before_it_shows_that_its_maker_lives_is_made_all_t
 
 
 def test_make_directory_flushes_existing_directories_too(tmp_path, monkeypatch):
-    """Another process may have created it and not flushed it yet."""
+    """Another process may have created the directory and not flushed it yet."""
     make_directory(tmp_path / "a")
     flushed = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
@@ -74,6 +74,6 @@ def test_make_directory_flushes_existing_directories_too(tmp_path, monkeypatch):
     assert flushed == [tmp_path]
 
 
-def test_write_all_of_nothing_writes_nothing(tmp_path, monkeypatch):
+def test_write_all_without_buffers_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwritev", None)
     assert write_all(-1, [b"", bytearray()], 7) == 7

@@ -51,8 +51,8 @@ def test_a_sealed_payload_opens(data, kind, form):
 
 
 @given(data=PAYLOADS)
-def test_an_envelope_opens_wherever_it_lies(data):
-    """As bytes, or as part of a pack: moving it changes nothing."""
+def test_an_envelope_opens_at_any_position(data):
+    """It opens as bytes and as a part of a pack, because its position is not part of it."""
     envelope = seal(Payload(data), KEY, salt=SALT)
     pack = b"before" + envelope + b"behind"
     assert opened(memoryview(pack)[6 : 6 + len(envelope)], data) == data
@@ -70,8 +70,8 @@ def test_every_flipped_byte_is_noticed(data, flip):
 
 
 @pytest.mark.parametrize("data", [b"", b"stored", b"compressed " * 20], ids=["empty", "stored", "zstd"])
-def test_every_header_byte_is_sealed_beyond_its_checksum(data):
-    """Who repairs the CRC after a change gets no further."""
+def test_every_header_byte_is_authenticated(data):
+    """A corrected CRC does not hide a change."""
     envelope = seal(Payload(data), KEY, salt=SALT)
     for position in range(HEADER_BYTES - 4):
         damaged = bytearray(envelope)
@@ -89,13 +89,13 @@ def test_every_truncation_and_every_extension_is_noticed():
 
 
 @given(st.binary(max_size=300))
-def test_garbage_is_no_envelope(data):
+def test_random_bytes_are_not_an_envelope(data):
     with pytest.raises(DamagedDataError):
         open_envelope(data, KEY, bytes(32), 10)
 
 
-def test_only_the_requested_range_is_returned():
-    """Another digest, another length, another key, or another secret under the same key id."""
+def test_a_mismatched_envelope_does_not_open():
+    """It has another digest, length or key, or another secret under the same key id."""
     data = b"the payload"
     envelope = seal(Payload(data), KEY, salt=SALT)
     for key, digest, length in [
@@ -106,37 +106,37 @@ def test_only_the_requested_range_is_returned():
             open_envelope(envelope, key, digest, length)
 
 
-def test_a_key_under_another_name_is_refused_by_name():
-    """Even with the same secret: a mix-up of vaults shows as such."""
+def test_a_key_with_another_id_is_refused_by_its_id():
+    """The secret may be the same: the error shows a mix-up of vaults."""
     envelope = seal(Payload(b"x"), KEY, salt=SALT)
     with pytest.raises(DamagedDataError, match=f"{KEY.key_id.hex()}, not {OTHER_KEY.key_id.hex()}"):
         opened(envelope, b"x", DataKey(OTHER_KEY.key_id, KEY.secret))
 
 
 @pytest.mark.parametrize("sealed_bytes", [0, 15])
-def test_a_header_without_room_for_a_tag_is_none(sealed_bytes):
-    """Whatever its CRC says; a scan continues behind it."""
+def test_a_header_without_space_for_a_tag_is_invalid(sealed_bytes):
+    """Its CRC does not matter. A scan continues after it."""
     header = EnvelopeHeader.decode(sealed(b"x")[0])._replace(sealed_bytes=sealed_bytes).encode()
     assert found(header + bytes(sealed_bytes) + sealed(b"y")[0]) == [(HEADER_BYTES + sealed_bytes, sha256(b"y"))]
 
 
 def test_bodies_cannot_be_exchanged():
-    """Two payloads of one length under one key: header of one, body of the other."""
+    """Two payloads have the same length and key. The header of one does not open the body of the other."""
     one, two = (seal(Payload(data), KEY, salt=SALT) for data in (b"1" * 20, b"2" * 20))
     for data in (b"1" * 20, b"2" * 20):
         with pytest.raises(DamagedDataError):
             opened(one[:HEADER_BYTES] + two[HEADER_BYTES:], data)
 
 
-def test_sealing_twice_shows_nothing_in_common():
-    """Same payload, same key, same salt: only the fields that are meant to be public agree."""
+def test_two_seals_of_one_payload_have_nothing_in_common():
+    """With the same payload, key and salt, only the public fields are equal."""
     one, two = (EnvelopeHeader.decode(seal(Payload(b"same"), KEY, salt=SALT)) for _ in range(2))
     assert one.nonce != two.nonce
     assert one.masked_digest != two.masked_digest
     assert sha256(b"same") not in (one.masked_digest, two.masked_digest)
 
 
-def test_a_later_format_is_named_as_such():
+def test_a_later_format_is_reported_as_such():
     envelope = seal(Payload(b"x"), KEY, salt=SALT)
     for position in (4, 6, 7):
         later = bytearray(envelope)
@@ -146,15 +146,15 @@ def test_a_later_format_is_named_as_such():
             opened(later, b"x")
 
 
-def test_a_payload_that_does_not_survive_is_never_stored(monkeypatch):
-    """A compressor that lies, as restic met one; a cipher or a memory that flips a bit looks the same."""
+def test_a_payload_that_does_not_decode_is_never_stored(monkeypatch):
+    """The compressor returns wrong bytes; a flipped bit in memory has the same effect."""
     monkeypatch.setattr(module.COMPRESSION, "compress", lambda data: (0, b"!" + bytes(data[1:])))
     with pytest.raises(DamagedDataError, match="did not survive"):
         seal(Payload(b"payload"), KEY, salt=SALT)
 
 
-def test_a_payload_with_a_false_digest_is_sealed_as_given():
-    """The service verifies the digest; the chunk layer seals the given one, and binds it."""
+def test_a_payload_with_a_wrong_digest_is_sealed_unverified():
+    """The service verifies the digest. The chunk layer seals the given digest with the payload."""
     envelope = seal(Payload(b"x", sha256=sha256(b"y")), KEY, salt=SALT)
     assert open_envelope(envelope, KEY, sha256(b"y"), 1) == b"x"
 
@@ -167,7 +167,7 @@ def found(data, offset=0):
     return [(position, header.digest(KEY)) for position, header in scan(data, offset)]
 
 
-def test_scan_walks_from_envelope_to_envelope():
+def test_scan_yields_consecutive_envelopes():
     one, two, three = sealed(b"1", b"2" * 5000, b"")
     data = one + two + three
     assert found(data) == [
@@ -177,7 +177,7 @@ def test_scan_walks_from_envelope_to_envelope():
 
 
 def test_scan_skips_damage_and_finds_the_next_envelope():
-    """Each byte of the middle envelope's header in turn: the two neighbours are always found."""
+    """Each byte in the header of the middle envelope is damaged in turn. Both neighbours are always found."""
     one, two, three = sealed(b"1", b"2", b"3")
     for position in range(HEADER_BYTES):
         damaged = bytearray(two)
@@ -190,7 +190,7 @@ def test_scan_skips_damage_and_finds_the_next_envelope():
     payloads=st.lists(st.binary(max_size=40), max_size=5),
     cut=st.integers(0, 200),
 )
-def test_scan_finds_all_whole_envelopes_between_junk(junk, payloads, cut):
+def test_scan_finds_all_whole_envelopes_between_other_bytes(junk, payloads, cut):
     data, wanted = b"", []
     for index in range(max(len(junk), len(payloads))):
         data += b"".join(junk[index : index + 1])
@@ -202,8 +202,8 @@ def test_scan_finds_all_whole_envelopes_between_junk(junk, payloads, cut):
     assert found(data) == wanted
 
 
-def test_scan_does_not_fall_for_a_magic_inside_a_body(monkeypatch):
-    """Ciphertext may contain anything: a walk steps over it."""
+def test_scan_ignores_a_magic_number_inside_a_body(monkeypatch):
+    """Ciphertext may contain any bytes, so a scan skips it."""
     inner = sealed(b"inner")[0]
     outer = bytearray(sealed(b"x" * 500)[0])
     outer[HEADER_BYTES + 10 : HEADER_BYTES + 10 + len(inner)] = inner

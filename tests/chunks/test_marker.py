@@ -1,4 +1,4 @@
-"""Markers of shared stores: the newest is valid, none is replaced, and damage is not taken for absence."""
+"""Markers of shared stores: the newest is valid, none is replaced, and a damaged one is not absent."""
 
 from __future__ import annotations
 

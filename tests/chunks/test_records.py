@@ -1,4 +1,4 @@
-"""Sealed records: each part is bound to its name, and other blobs are passed over."""
+"""Sealed records: each part is bound to its name, and other blobs are ignored."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_missing_part_raises(records):
         records.get_wrapped(NAME)
 
 
-def test_names_come_in_order_and_other_blobs_are_passed_over(records, blobs):
+def test_names_are_in_order_and_other_blobs_are_ignored(records, blobs):
     names = [NAME, NAME._replace(part=1), NAME._replace(change=10), RecordName("vault", 2, 0, 1, 0)]
     for name in reversed(names):
         records.put_wrapped(name, b"")

@@ -1,4 +1,4 @@
-"""The chunk store on real files, and on blob stores that fail."""
+"""The chunk store on real files, and on failing blob stores."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_blob_reads_back(store, data):
 
 
 @given(st.lists(st.binary(max_size=2000), max_size=20))
-def test_every_payload_has_its_own_place(payloads):
+def test_every_payload_has_its_own_location(payloads):
     store = ChunkStore(MemoryBlobs(), counting_ids(), pack_bytes_target=3000)
     locations = [store.put(Payload(data), KEY) for data in payloads]
     assert len(set(locations)) == len(payloads)
@@ -84,7 +84,7 @@ def test_two_stores_share_the_blobs(blobs):
             assert get(store, location, b"of %d" % number) == b"of %d" % number
 
 
-def test_the_kind_is_part_of_the_envelope(store, blobs):
+def test_the_kind_of_a_payload_is_part_of_the_envelope(store, blobs):
     location = store.put(Payload(b"metadata"), KEY, PayloadKind.METADATA)
     ((offset, header),) = scan_pack(blobs, location.pack_id)
     assert (offset, header.kind) == (location.offset, PayloadKind.METADATA)
@@ -92,14 +92,14 @@ def test_the_kind_is_part_of_the_envelope(store, blobs):
 
 
 def test_packs_hold_neither_payload_nor_digest(store, blobs):
-    """The bytes on the disk reveal nothing about the content."""
+    """The bytes on the disk reveal no content."""
     location = store.put(Payload(NOISE[:5000]), KEY)
     content = blobs.get(pack_key(location.pack_id))
     assert NOISE[:16] not in content
     assert sha256(NOISE[:5000])[:8] not in content
 
 
-def test_a_missing_pack_is_damage_that_names_it(store, blobs):
+def test_a_missing_pack_is_damage_and_the_error_names_it(store, blobs):
     location = store.put(Payload(b"x"), KEY)
     blobs.delete(pack_key(location.pack_id))
     with pytest.raises(DamagedDataError, match=location.pack_id):
@@ -115,7 +115,7 @@ def test_a_compressed_payload_can_be_read_compressed(store, data, is_compressed)
     assert bytes(decompress_whole(found.data, len(data)) if is_compressed else found.data) == data
 
 
-def test_damage_is_noticed_in_compressed_bytes_too(store, blobs):
+def test_damage_in_compressed_bytes_is_noticed(store, blobs):
     data = b"text " * 1_000
     location = store.put(Payload(data), KEY)
     path = blobs._root / pack_key(location.pack_id)
@@ -127,7 +127,7 @@ def test_damage_is_noticed_in_compressed_bytes_too(store, blobs):
 
 
 @pytest.mark.parametrize("change", [(1, 0), (-1, 0), (0, 1), (0, -1), (10_000, 0), (0, 10_000)])
-def test_a_false_location_is_damage_that_names_it(store, change):
+def test_a_wrong_location_is_damage_and_the_error_names_it(store, change):
     store.put(Payload(b"before"), KEY)
     location = store.put(Payload(b"x" * 100), KEY)
     store.put(Payload(b"behind"), KEY)
@@ -154,7 +154,7 @@ def test_any_damaged_byte_on_disk_is_noticed(store, blobs):
     assert get(store, location, data) == data
 
 
-def test_one_vaults_key_opens_nothing_of_anothers(store):
+def test_the_key_of_one_vault_opens_nothing_of_another_vault(store):
     location = store.put(Payload(b"x"), KEY)
     for other in (DataKey(b"o" * 16, bytes(32)), DataKey(KEY.key_id, bytes(32))):
         with pytest.raises(DamagedDataError):
@@ -162,7 +162,7 @@ def test_one_vaults_key_opens_nothing_of_anothers(store):
 
 
 def test_unreadable_is_not_damaged():
-    """A disk that cannot be read now is no reason to give the bytes up."""
+    """A temporarily unreadable disk is no reason to give up the bytes."""
     blobs = FaultyBlobs(MemoryBlobs())
     store = ChunkStore(blobs, counting_ids())
     location = store.put(Payload(b"x"), KEY)
@@ -172,7 +172,7 @@ def test_unreadable_is_not_damaged():
     assert get(store, location, b"x") == b"x"
 
 
-def test_where_blobs_do_not_grow_a_pack_is_whole_from_the_beginning():
+def test_packs_are_immutable_in_a_store_without_appends():
     blobs = FaultyObjects(MemoryBlobs())
     store = ChunkStore(blobs, counting_ids())
     assert not store.packs_grow
@@ -194,14 +194,14 @@ def test_where_blobs_do_not_grow_a_pack_is_whole_from_the_beginning():
         store.make_durable(pack_id)
 
 
-def test_packs_grow_where_blobs_do(store):
+def test_packs_grow_in_a_store_with_appends(store):
     assert store.packs_grow
     locations = store.append([b"one", b"two"]) + store.append([b"three"])
     assert len({location.pack_id for location in locations}) == 1
 
 
-def test_writers_draw_new_salts(blobs):
-    """Two stores, as after a restart, never derive the same key."""
+def test_writers_use_new_salts(blobs):
+    """Two stores never derive the same key, for example before and after a restart."""
     salts = set()
     for _ in range(2):
         store = ChunkStore(blobs, random_id)
@@ -254,8 +254,8 @@ for base in range(4):
 """
 
 
-def test_after_kill_9_all_that_was_acknowledged_is_there(blobs):
-    """A process that writes from four threads is killed; then its tail may be cut, and everything said is kept."""
+def test_after_sigkill_all_acknowledged_data_is_there(blobs):
+    """A process that writes from four threads is killed. Its tail may be cut, but acknowledged data is kept."""
     writer = subprocess.Popen([sys.executable, "-c", WRITER, blobs._root], stdout=subprocess.PIPE, text=True)
     lines = [writer.stdout.readline() for _ in range(150)]
     owned = [pack_id for pack_id in list_packs(blobs) if blobs.owned(pack_key(pack_id))]

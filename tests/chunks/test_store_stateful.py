@@ -1,4 +1,4 @@
-"""The chunk store against a dict, through power failures, full disks and reopening."""
+"""The chunk store, compared with a dict, through power failures, full disks and restarts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ChunkStoreMachine(RuleBasedStateMachine):
 
     @rule(kept_share=st.floats(0, 1), filler=st.sampled_from([None, 0, 0xFF]), cut=st.booleans())
     def power_cut(self, kept_share, filler, cut):
-        """Unflushed bytes are lost, in part or as a hole; the next process may cut tails, and starts again."""
+        """Unflushed bytes are lost, partly or as a hole. The next process may cut tails."""
         self.memory.crash(kept_share, filler)
         if cut:
             for pack_id in list(list_packs(self.memory)):
@@ -76,7 +76,7 @@ class ChunkStoreMachine(RuleBasedStateMachine):
 
     @rule()
     def tails_of_the_living_stay(self):
-        """Recovery by another process is harmless at any moment."""
+        """Another process may run the recovery at any time."""
         for pack_id in list(list_packs(self.memory)):
             cut_torn_tail(self.memory, pack_id)
 
@@ -87,7 +87,7 @@ class ChunkStoreMachine(RuleBasedStateMachine):
             assert open_envelope(envelope, key, sha256(data), len(data)) == data
 
     def teardown(self):
-        """An index rebuilt from the packs alone knows all that was acknowledged."""
+        """An index that is rebuilt from the packs has all acknowledged envelopes."""
         found = {
             (pack_id, offset, header.envelope_bytes): header
             for pack_id in list_packs(self.memory)

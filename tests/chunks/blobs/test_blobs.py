@@ -1,4 +1,4 @@
-"""open_blobs: which store each place opens."""
+"""open_blobs: the store that each URL or path opens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.core.errors import ConfigurationError
 
 
-def test_a_path_or_file_url_is_a_directory_made_if_missing(tmp_path):
+def test_a_path_or_file_url_is_a_directory_and_is_created(tmp_path):
     for place in (tmp_path / "a" / "b", str(tmp_path / "c"), f"file://{tmp_path}/d"):
         store = open_blobs(place)
         assert isinstance(store, LocalBlobs)

@@ -1,4 +1,4 @@
-"""Blobs in a cloud: the contract against a real S3 service, and what only a cloud has."""
+"""Blobs in a cloud: the contract on a real S3 service, retries, and features of clouds."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class TestCloudBlobs(BlobStoreTests):
         store.back_door.plant(key, data)
 
 
-def test_it_does_not_say_that_blobs_grow(store):
+def test_cloud_blobs_are_not_appendable(store):
     assert isinstance(store, CloudBlobs)
     assert not isinstance(store, Appendable)
 
 
-def test_a_bucket_that_keeps_old_versions_shows_it(store):
+def test_a_bucket_with_versioning_is_recognised(store):
     assert isinstance(store, Versioning)
     store.put("a", b"plain")
     assert not store.has_versions("a")
@@ -64,7 +64,7 @@ def test_a_bucket_that_keeps_old_versions_shows_it(store):
     assert versioned.stat("a") is None
 
 
-def test_two_prefixes_of_one_bucket_do_not_see_each_other(url):
+def test_two_prefixes_of_one_bucket_are_separate(url):
     inner, outer = open_blobs(url.replace("?", "/inner?")), open_blobs(url)
     beside = open_blobs(url.replace("?", "2?"))
     inner.put("a", b"inner")
@@ -77,8 +77,8 @@ def test_two_prefixes_of_one_bucket_do_not_see_each_other(url):
     assert (inner.get("a"), beside.get("a")) == (b"inner", b"beside")
 
 
-def test_a_listing_goes_over_many_pages(store, monkeypatch):
-    """As many keys as take three pages, of the library's and of the service's."""
+def test_a_listing_spans_many_pages(store, monkeypatch):
+    """The keys fill three pages, both of the library and of the service."""
     monkeypatch.setattr("cryostore.chunks.blobs.cloud.KEYS_PER_PAGE", 7)
     keys = sorted(f"packs/{number % 3}/{number:03}" for number in range(20))
     for key in keys:
@@ -99,8 +99,8 @@ def test_foreign_objects_in_the_bucket_are_ignored(store):
 
 
 @pytest.mark.parametrize("bytes_count", [0, 1, 6 * 1024 * 1024])
-def test_no_upload_in_parts_is_begun(store, bytes_count):
-    """Six MiB are more than the library puts in one part when it may choose."""
+def test_multipart_uploads_are_never_used(store, bytes_count):
+    """Six MiB exceed the default part size of the library."""
     store.put("a", bytes(bytes_count))
     assert store.stat("a") == bytes_count
     found = store.back_door.client.head_object(Bucket=store.back_door.bucket, Key=store.back_door.prefix + "a")
@@ -123,8 +123,8 @@ for base in range(4):
 """
 
 
-def test_after_kill_9_each_blob_is_whole_or_not_there(url):
-    """A process that puts blobs of 5 MB from four threads is killed; nothing half-finished is left."""
+def test_after_sigkill_each_blob_is_whole_or_absent(url):
+    """A process that puts blobs of 5 MB from four threads is killed. No partial blob is left."""
     writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
     lines = [writer.stdout.readline().strip() for _ in range(6)]
     os.kill(writer.pid, signal.SIGKILL)
@@ -140,8 +140,8 @@ def test_after_kill_9_each_blob_is_whole_or_not_there(url):
     assert back_door.unfinished_uploads() == []
 
 
-def test_a_bucket_that_is_not_there_is_an_outage_and_no_loss(url):
-    """Nothing in it counts as missing, and a listing of it is not empty."""
+def test_a_missing_bucket_is_an_outage_and_not_a_loss(url):
+    """No blob counts as missing, and a listing raises instead of being empty."""
     store = open_blobs("s3://no-such-bucket" + url[url.index("?") :])
     for call in (
         lambda: store.get("a"),
@@ -183,14 +183,14 @@ def test_an_unreachable_service_is_an_outage_within_the_time_limit(monkeypatch):
         assert "reached" in caught.value.hint
 
 
-def test_a_put_of_the_same_bytes_is_a_conflict_all_the_same(store):
-    """That the bytes are equal counts only after a try of ours that may have arrived."""
+def test_a_put_of_the_same_bytes_is_a_conflict(store):
+    """Equal bytes are a success only after an own attempt that may have arrived."""
     store.put("a", b"same")
     with pytest.raises(BlobExistsError):
         store.put("a", b"same")
 
 
-def test_a_range_of_a_blob_that_is_not_there(store):
+def test_a_range_of_a_missing_blob_raises(store):
     for offset, length in ((0, 5), (5, 5), (5, None), (5, 0)):
         with pytest.raises(BlobNotFoundError):
             store.get("a", offset, length)
@@ -205,12 +205,12 @@ def test_several_buffers_make_one_blob(store):
         store.put_all("a", buffers)
 
 
-def test_the_service_keeps_its_promises(store):
+def test_the_service_passes_the_self_test(store):
     check_blob_store(store, "a")
     assert list(store.list()) == []
 
 
-def test_a_full_bucket_is_full_and_gives_room_back(url):
+def test_a_full_bucket_refuses_puts_until_blobs_are_deleted(url):
     store = open_blobs(s3.small_bucket(1_000_000))
     store.put("a", bytes(600_000))
     with pytest.raises(StorageFullError) as caught:
@@ -223,7 +223,7 @@ def test_a_full_bucket_is_full_and_gives_room_back(url):
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that advances only by `sleep`."""
 
     def __init__(self):
         self.now = 0.0
@@ -241,7 +241,7 @@ def backoff(time, **options):
     return Backoff(monotonic=time.monotonic, sleep=time.sleep, **options)
 
 
-def test_no_try_begins_after_the_end_and_the_last_one_knows_it():
+def test_no_attempt_begins_after_the_end_and_the_last_one_is_marked():
     time = Time()
     tries = list(backoff(time, begin_seconds_max=10).tries("a"))
     assert tries[-1]
@@ -250,7 +250,7 @@ def test_no_try_begins_after_the_end_and_the_last_one_knows_it():
     assert len(tries) == len(time.slept) + 1
 
 
-def test_after_a_long_try_there_is_another_if_it_began_in_time():
+def test_after_a_long_attempt_another_one_may_begin():
     time = Time()
     tries = backoff(time, begin_seconds_max=30).tries("a")
     assert next(tries) is False
@@ -260,7 +260,7 @@ def test_after_a_long_try_there_is_another_if_it_began_in_time():
     assert list(tries) == [True]
 
 
-def test_delays_double_up_to_a_limit_and_vary():
+def test_delays_double_up_to_a_limit_and_vary_by_name():
     some = backoff(Time(), begin_seconds_max=1, delay_first_seconds=1, delay_seconds_max=8)
     delays = [some.delay_seconds("a", number) for number in range(100)]
     assert all(2**number / 2 <= delay <= 2**number for number, delay in enumerate(delays[:4]))
@@ -268,7 +268,7 @@ def test_delays_double_up_to_a_limit_and_vary():
     assert len({some.delay_seconds(f"blob {name}", 0) for name in range(100)}) > 90
 
 
-def test_the_first_try_does_not_wait():
+def test_the_first_attempt_does_not_wait():
     time = Time()
     next(backoff(time, begin_seconds_max=10).tries("a"))
     assert time.slept == []

@@ -28,7 +28,7 @@ SAYS = (
 )
 
 
-def test_an_s3_url_names_bucket_prefix_endpoint_and_region():
+def test_an_s3_url_has_bucket_prefix_endpoint_and_region():
     place = CloudUrl.parse("s3://bucket/a/b.c/?endpoint=https://host:8443/&region=eu-central-1&timeout=5")
     assert (place.scheme, place.bucket, place.prefix) == ("s3", "bucket", "a/b.c")
     assert (place.endpoint, place.region, place.request_seconds_max) == ("https://host:8443", "eu-central-1", 5)
@@ -61,13 +61,13 @@ def test_secrets_in_a_url_are_refused_and_not_repeated(url):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "[::1]"])
-def test_plain_http_is_spoken_to_this_machine(host):
+def test_plain_http_is_allowed_on_this_machine(host):
     assert CloudUrl.parse(f"s3://bucket?endpoint=http://{host}:9000").endpoint == f"http://{host}:9000"
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "minio", "localhost.example", "[fe80::1]"])
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
-def test_plain_http_to_others_must_be_asked_for(scheme, host):
+def test_plain_http_to_other_machines_needs_an_option(scheme, host):
     url = f"{scheme}://bucket?endpoint=http://{host}:9000"
     with pytest.raises(ConfigurationError, match="without encryption"):
         open_blobs(url)
@@ -75,7 +75,7 @@ def test_plain_http_to_others_must_be_asked_for(scheme, host):
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"])
-def test_an_endpoint_of_the_environment_is_held_to_the_same_rules(monkeypatch, name):
+def test_an_endpoint_from_the_environment_follows_the_same_rules(monkeypatch, name):
     monkeypatch.setenv(name, "http://minio:9000")
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     with pytest.raises(ConfigurationError, match="without encryption"):
@@ -84,7 +84,7 @@ def test_an_endpoint_of_the_environment_is_held_to_the_same_rules(monkeypatch, n
     assert CloudUrl.parse("s3://bucket?endpoint=https://other").endpoint == "https://other"
 
 
-def test_the_environment_does_not_weaken_anything(monkeypatch):
+def test_the_environment_cannot_weaken_security(monkeypatch):
     for name, value in {
         "AWS_CONDITIONAL_PUT": "disabled",
         "AWS_ALLOW_HTTP": "true",
@@ -100,7 +100,7 @@ def test_the_environment_does_not_weaken_anything(monkeypatch):
     assert store.retry_config["max_retries"] == 0
 
 
-def test_the_region_is_that_of_the_url_then_of_the_environment(monkeypatch):
+def test_the_region_of_the_url_precedes_that_of_the_environment(monkeypatch):
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     assert CloudUrl.parse("s3://bucket?region=eu-north-1").open().config["region"] == "eu-north-1"
     assert CloudUrl.parse("s3://bucket").open().config["region"] == "eu-west-1"
@@ -108,8 +108,8 @@ def test_the_region_is_that_of_the_url_then_of_the_environment(monkeypatch):
     assert CloudUrl.parse("s3://bucket").open().config["region"] == "us-east-1"
 
 
-def test_the_other_clouds_are_opened_too(monkeypatch):
-    """Offline, only this can be tested: the library accepts the options."""
+def test_the_other_clouds_can_be_opened(monkeypatch):
+    """Without these services the test can only show that the library accepts the options."""
     monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
     assert isinstance(open_blobs("gs://bucket/prefix"), CloudBlobs)
     assert isinstance(open_blobs("gs://bucket?endpoint=http://127.0.0.1:4443"), CloudBlobs)
@@ -148,11 +148,11 @@ def says(kind, status, code):
         (FileNotFoundError, "404 Not Found", "", FailureKind.UNPROVEN),
     ],
 )  # fmt: skip
-def test_the_answer_of_the_service_decides_the_kind(kind, status, code, verdict):
+def test_the_response_of_the_service_decides_the_kind(kind, status, code, verdict):
     assert says(kind, status, code).kind is verdict
 
 
-def test_a_failure_without_an_answer_is_transient():
+def test_a_failure_without_a_response_is_transient():
     failure = classify(
         GenericError("Generic S3 error: Error performing PUT http://h/b/k - HTTP error: error sending request")
     )
@@ -171,13 +171,13 @@ def test_a_failure_without_an_answer_is_transient():
         (says(GenericError, "503 Service Unavailable", "SlowDown"), StorageUnavailableError),
     ],
 )
-def test_errors_of_our_own_tree(verdict, kind):
+def test_failures_become_cryostore_errors(verdict, kind):
     error = verdict.error("blob a/b")
     assert type(error) is kind
     assert error.message.startswith("blob a/b")
 
 
-def test_words_are_one_line_without_secrets():
+def test_the_message_is_one_line_without_secrets():
     text = (
         "Generic error: Error performing GET https://host/c/k?sv=1&sig=hush%2F%3D&X-Amz-Signature=hush&x=1 failed\n"
         "Debug source: hush"

@@ -1,4 +1,4 @@
-"""Blob keys that are valid and invalid, beyond those of the conformance suite."""
+"""Valid and invalid blob keys, in addition to those of the conformance suite."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cryostore.chunks.blobs.key import check_key
 
 
 @given(st.text(alphabet="aZ09._-/~ \\\0\n", max_size=12))
-def test_a_key_stays_below_the_root_whatever_it_is(text):
-    """Every accepted text is a relative path without dot segments that means the same when normalised."""
+def test_every_valid_key_stays_below_the_root(text):
+    """Every valid key is a relative path without dot segments, and unchanged by normalisation."""
     try:
         check_key(text)
     except ValueError:
@@ -27,7 +27,7 @@ def test_a_key_stays_below_the_root_whatever_it_is(text):
 
 
 @given(st.lists(st.text("aZ09_-", min_size=1, max_size=5), min_size=1, max_size=4))
-def test_plain_segments_make_a_key(segments):
+def test_plain_segments_form_a_key(segments):
     key = "/".join(segments)
     assert check_key(key) == key
 

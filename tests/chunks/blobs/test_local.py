@@ -1,4 +1,4 @@
-"""Local blobs: the contract, file modes, leftovers of crashes, descriptors, and errors of the system."""
+"""Local blobs: the contract, file modes, leftovers of crashes, descriptors, and system errors."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def store(tmp_path):
 
 
 def open_descriptors():
-    """How many files this process has open."""
+    """Return the number of files that this process has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def name_of(descriptor):
-    """The last part of a descriptor's path."""
+    """Return the name of the file of a descriptor."""
     return Path(f"/proc/self/fd/{descriptor}").readlink().name
 
 
@@ -58,7 +58,7 @@ def mode(path):
 
 
 def failing(error_number):
-    """A system call that fails."""
+    """Return a system call that fails."""
 
     def call(*_):
         raise OSError(error_number, os.strerror(error_number))
@@ -66,7 +66,7 @@ def failing(error_number):
     return call
 
 
-def test_only_the_owner_may_read(tmp_path):
+def test_only_the_owner_may_access_the_files(tmp_path):
     previous = os.umask(0)
     try:
         store = LocalBlobs(tmp_path / "deep" / "blobs")
@@ -87,7 +87,7 @@ def test_nothing_is_left_in_staging(store, tmp_path):
 
 
 def test_opening_sweeps_leftovers_of_dead_processes_only(store, tmp_path):
-    """A temporary file of a process that died goes; one that a living process is writing stays."""
+    """The temporary file of a dead process is removed; that of a live process is kept."""
     staging = tmp_path / "blobs" / STAGING
     (staging / "~dead").write_bytes(b"half a blob")
     (staging / "foreign").write_bytes(b"not ours")
@@ -105,8 +105,8 @@ def test_foreign_names_are_not_listed(store, tmp_path):
     assert list(store.list()) == ["a"]
 
 
-def test_resuming_a_listing_opens_only_the_folders_ahead(store, monkeypatch):
-    """A store with many packs is listed in steps: no step may read beyond its own part."""
+def test_a_resumed_listing_opens_only_the_remaining_folders(store, monkeypatch):
+    """A store with many packs is listed in steps, and each step reads only its own part."""
     for folder in "abcd":
         store.put(f"packs/{folder}/x", b"")
     opened = []
@@ -143,7 +143,7 @@ def test_a_listing_that_cannot_be_completed_raises(store, tmp_path):
      (errno.EROFS, StorageUnavailableError), (errno.EMFILE, StorageUnavailableError)],
 )  # fmt: skip
 @pytest.mark.parametrize("call", ["pwritev", "fsync", "link"])
-def test_a_failed_put_leaves_nothing_and_works_later(store, tmp_path, monkeypatch, call, error_number, kind):
+def test_a_failed_put_leaves_nothing_and_can_be_repeated(store, tmp_path, monkeypatch, call, error_number, kind):
     store.put("folder/other", b"")
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing(error_number))
@@ -157,7 +157,7 @@ def test_a_failed_put_leaves_nothing_and_works_later(store, tmp_path, monkeypatc
 
 
 def test_put_flushes_the_file_then_every_new_directory_entry(store, monkeypatch):
-    """The order of a durable put, seen from the system calls: content before name, name before return."""
+    """System calls show the order of a durable put: content before name, name before return."""
     seen = []
     fsync, link = os.fsync, os.link
 
@@ -178,7 +178,7 @@ def test_put_flushes_the_file_then_every_new_directory_entry(store, monkeypatch)
     assert seen == ["content", "link", "b"]
 
 
-def test_a_new_pack_is_named_durably(store, monkeypatch):
+def test_the_name_of_a_new_pack_is_durable(store, monkeypatch):
     seen = []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(name_of(descriptor)), fsync(descriptor)))
@@ -186,7 +186,7 @@ def test_a_new_pack_is_named_durably(store, monkeypatch):
     assert seen == ["blobs", "packs", "0a"]
 
 
-def test_a_pack_that_cannot_be_named_durably_is_not_there(store, tmp_path, monkeypatch):
+def test_a_pack_without_a_durable_name_is_removed(store, tmp_path, monkeypatch):
     store.open_append("packs/a").close()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(errno.EIO))
@@ -197,7 +197,7 @@ def test_a_pack_that_cannot_be_named_durably_is_not_there(store, tmp_path, monke
 
 @pytest.mark.parametrize("first", [0, 1, 5, 8, 12])
 def test_a_short_write_is_continued(store, monkeypatch, first):
-    """pwritev may write any part of its buffers."""
+    """pwritev may write only a part of its buffers."""
     pwritev = os.pwritev
     limits = iter([first or 1, 3])
 
@@ -212,7 +212,7 @@ def test_a_short_write_is_continued(store, monkeypatch, first):
     appender.close()
 
 
-def test_a_full_disk_cuts_the_append_back_and_the_blob_grows_later(store, tmp_path, monkeypatch):
+def test_an_append_on_a_full_disk_is_cut_off_and_can_be_repeated(store, tmp_path, monkeypatch):
     appender = store.open_append("a")
     appender.append([b"good"])
     pwritev = os.pwritev
@@ -234,7 +234,7 @@ def test_a_full_disk_cuts_the_append_back_and_the_blob_grows_later(store, tmp_pa
     appender.close()
 
 
-def test_a_write_of_nothing_counts_as_full(store, monkeypatch):
+def test_a_write_of_zero_bytes_counts_as_a_full_disk(store, monkeypatch):
     appender = store.open_append("a")
     monkeypatch.setattr(os, "pwritev", lambda *_: 0)
     with pytest.raises(StorageFullError):
@@ -242,7 +242,7 @@ def test_a_write_of_nothing_counts_as_full(store, monkeypatch):
     appender.close()
 
 
-def test_an_appender_that_cannot_cut_back_is_not_used_again(store, monkeypatch):
+def test_an_appender_that_cannot_truncate_is_not_used_again(store, monkeypatch):
     appender = store.open_append("a")
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwritev", failing(errno.ENOSPC))
@@ -256,8 +256,8 @@ def test_an_appender_that_cannot_cut_back_is_not_used_again(store, monkeypatch):
     appender.close()
 
 
-def test_a_failed_flush_is_never_tried_again(store, monkeypatch):
-    """The kernel forgets a failed flush: the second would succeed without the bytes."""
+def test_a_failed_flush_is_never_retried(store, monkeypatch):
+    """The kernel forgets a failed flush, so a second one would succeed without the bytes."""
     appender = store.open_append("a")
     appender.append([b"x"])
     with monkeypatch.context() as patch:
@@ -270,7 +270,7 @@ def test_a_failed_flush_is_never_tried_again(store, monkeypatch):
     appender.close()
 
 
-def test_a_closed_appender_writes_nowhere(store):
+def test_a_closed_appender_refuses_to_write(store):
     appender = store.open_append("a")
     appender.close()
     for call in (lambda: appender.append([b"y"]), appender.sync):
@@ -280,7 +280,7 @@ def test_a_closed_appender_writes_nowhere(store):
 
 
 def test_ownership_ends_with_the_process(store):
-    """A process that dies without closing anything owns nothing any more."""
+    """A process that died owns nothing, even if it closed nothing."""
     program = (
         "import os, sys; from pathlib import Path; from cryostore.chunks.blobs.local import LocalBlobs;"
         "LocalBlobs(Path(sys.argv[1])).open_append('a').append([b'0123456789']); os._exit(0)"
@@ -313,7 +313,7 @@ def test_deleting_frees_the_space_of_a_blob_that_was_read(store):
 
 
 def test_descriptors_do_not_close_under_a_reader(store, monkeypatch):
-    """Many threads read more blobs than may stay open, while another deletes and recreates them."""
+    """Many threads read more blobs than may stay open, while another thread deletes and recreates them."""
     monkeypatch.setattr(local, "OPEN_FILES_MAX", 2)
     for number in range(8):
         store.put(f"blob-{number}", bytes([number]) * 1000)
@@ -340,7 +340,7 @@ def test_descriptors_do_not_close_under_a_reader(store, monkeypatch):
     assert wrong == []
 
 
-def test_errors_of_the_system_while_reading(store, monkeypatch):
+def test_system_errors_of_reads_are_translated(store, monkeypatch):
     store.put("a", b"x")
     monkeypatch.setattr(os, "pread", failing(errno.EIO))
     with pytest.raises(StorageUnavailableError):

@@ -1,4 +1,4 @@
-"""Blobs in memory, and the faulty wrapper without faults: the contract."""
+"""The contract of blobs in memory, and of the fault-injecting wrapper without faults."""
 
 from __future__ import annotations
 

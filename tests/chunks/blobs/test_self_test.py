@@ -1,4 +1,4 @@
-"""The self-test finds promises that a service breaks, and leaves nothing behind."""
+"""The self-test finds broken promises of a service, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from support.faults.faulty_blobs import FaultyObjects
 
 
 class Replacing(MemoryBlobs):
-    """A service that takes the condition and ignores it."""
+    """A service that accepts the condition of a put and ignores it."""
 
     def put(self, key, data):
         self._blobs[key] = bytearray(data)
 
 
 class Forgetful(MemoryBlobs):
-    """A service whose listings come late."""
+    """A service with stale listings."""
 
     def list(self, prefix="", after=""):
         return iter(())
 
 
 class Whole(MemoryBlobs):
-    """A service that does not know ranges."""
+    """A service that ignores ranges."""
 
     def get(self, key, offset=0, length=None):
         return super().get(key)
@@ -48,7 +48,7 @@ def test_a_broken_promise_is_named(kind, words):
     assert blobs._blobs == {}
 
 
-def test_an_outage_is_an_outage():
+def test_an_outage_is_not_a_broken_promise():
     blobs = FaultyObjects(MemoryBlobs())
     blobs.fail("put", at=2)
     with pytest.raises(StorageUnavailableError):

@@ -44,7 +44,7 @@ class Now:
         return self.seconds
 
 
-def test_base64_will_do_since_key_services_print_that(path):
+def test_the_output_may_be_base64(path):
     path.write_bytes(base64.encodebytes(BOTH.encode()))
     assert CommandKeyring(printing(path)).document().is_same(BOTH)
 
@@ -61,7 +61,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_that_gives_no_keyring_is_an_error_with_a_hint(tmp_path, name):
+def test_output_without_a_keyring_is_an_error_with_a_hint(tmp_path, name):
     text, reason = PROGRAMS[name]
     with pytest.raises(ConfigurationError, match=reason) as caught:
         CommandKeyring([*program(tmp_path / "program.py", text), "s3cret argument"])
@@ -76,7 +76,7 @@ def test_a_program_that_gives_no_keyring_is_an_error_with_a_hint(tmp_path, name)
 
 
 @pytest.mark.parametrize("arguments", [["no-such-program-anywhere"], ["/etc/hostname"], ["/"]])
-def test_a_program_that_cannot_be_started(arguments):
+def test_a_program_that_cannot_be_started_is_an_error(arguments):
     with pytest.raises(ConfigurationError, match="cannot be started"):
         CommandKeyring(arguments)
 
@@ -87,7 +87,7 @@ def test_a_program_that_cannot_be_started(arguments):
      "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"],
     ids=["sleeps", "prints nothing more and sleeps", "leaves a child that holds its stdout"],
 )  # fmt: skip
-def test_a_program_that_hangs_is_ended_with_all_that_it_began(tmp_path, text):
+def test_a_hanging_program_is_killed_with_its_children(tmp_path, text):
     begun = time.monotonic()
     with pytest.raises(ConfigurationError, match=r"did not finish within 0\.5 s"):
         CommandKeyring(program(tmp_path / "program.py", text), run_seconds_max=0.5)
@@ -100,8 +100,8 @@ def test_it_runs_without_a_shell_and_without_stdin(tmp_path, path):
     assert CommandKeyring([*program(tmp_path / "program.py", text), "$HOME; *"]).document().is_same(BOTH)
 
 
-def test_a_key_that_is_new_is_asked_for_but_not_all_the_time(path):
-    """The program runs again when a key is missing, and at most once every few seconds."""
+def test_a_missing_key_starts_the_program_at_limited_intervals(path):
+    """The program runs again when a key is missing, but at most once every few seconds."""
     now = Now()
     write_keyring(path, OLD_ALONE)
     ring = CommandKeyring(printing(path), now=now)
@@ -122,7 +122,7 @@ def test_a_key_that_is_new_is_asked_for_but_not_all_the_time(path):
 
 
 def test_a_hanging_program_times_out(tmp_path, path):
-    """Requests are refused while it runs; it is one run for all of them, and its keys are there when it is done."""
+    """Requests for its keys fail while it runs. They share one run, and the keys are available after its end."""
     now, lines = Now(), tmp_path / "lines"
     write_keyring(path, OLD_ALONE)
     os.mkfifo(tmp_path / "fifo")
@@ -137,7 +137,7 @@ def test_a_hanging_program_times_out(tmp_path, path):
     for _ in range(3):
         with pytest.raises(KeyUnavailableError):
             ring.key("new")
-        now.seconds += 1  # past the time that anybody waits
+        now.seconds += 1  # longer than any request waits
     run = ring._run
     (tmp_path / "fifo").write_text("go on")
     run.join()

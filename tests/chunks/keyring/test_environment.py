@@ -32,7 +32,7 @@ class TestEnvironmentKeyring(KeyringSourceTests):
 @pytest.mark.parametrize(
     "text", [BOTH.encode().decode(), base64.b64encode(BOTH.encode()).decode()], ids=["json", "base64"]
 )
-def test_once_read_it_is_in_no_environment_any_more(monkeypatch, text):
+def test_the_variable_is_removed_from_the_environment(monkeypatch, text):
     monkeypatch.setenv(NAME, text)
     assert EnvironmentKeyring(NAME).document().is_same(BOTH)
     assert NAME not in os.environ
@@ -40,13 +40,13 @@ def test_once_read_it_is_in_no_environment_any_more(monkeypatch, text):
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True).stdout == b"False\n"
 
 
-def test_a_variable_that_is_not_set_is_an_error_of_configuration(monkeypatch):
+def test_an_unset_variable_is_a_configuration_error(monkeypatch):
     monkeypatch.delenv(NAME, raising=False)
     with pytest.raises(ConfigurationError, match=f"{NAME} is not set"):
         EnvironmentKeyring(NAME)
 
 
-def test_a_variable_with_something_else_is_taken_away_and_not_repeated(monkeypatch):
+def test_an_invalid_variable_is_removed_and_not_repeated(monkeypatch):
     monkeypatch.setenv(NAME, "s3cret but no keyring")
     with pytest.raises(ConfigurationError, match="does not hold a keyring") as caught:
         EnvironmentKeyring(NAME)
@@ -54,7 +54,7 @@ def test_a_variable_with_something_else_is_taken_away_and_not_repeated(monkeypat
     assert NAME not in os.environ
 
 
-def test_a_key_it_lacks_needs_a_new_start(monkeypatch):
+def test_a_missing_key_needs_a_restart(monkeypatch):
     monkeypatch.setenv(NAME, BOTH.encode().decode())
     with pytest.raises(KeyUnavailableError) as caught:
         EnvironmentKeyring(NAME).key("third")

@@ -62,7 +62,7 @@ def test_no_repr_or_message_shows_a_secret(path):
         assert repr(base64.b64decode(secret))[2:12] not in text
 
 
-def test_a_new_keyring_explains_itself_and_is_for_its_owner_alone(path):
+def test_a_new_keyring_has_a_comment_and_only_its_owner_may_read_it(path):
     previous = os.umask(0)
     try:
         ring = create_keyring(path, counting_ids())
@@ -99,7 +99,7 @@ def test_the_process_that_creates_a_keyring_is_called_back(path):
     assert made == [path]
 
 
-def test_a_broken_keyring_is_not_replaced_by_a_new_one(path):
+def test_a_broken_keyring_is_never_replaced(path):
     write_keyring(path, "")
     with pytest.raises(ConfigurationError, match="not a keyring") as caught:
         open_or_create_keyring(path, counting_ids())
@@ -107,7 +107,7 @@ def test_a_broken_keyring_is_not_replaced_by_a_new_one(path):
     assert path.read_bytes() == b""
 
 
-def test_a_keyring_without_a_directory_is_an_error(tmp_path):
+def test_a_missing_directory_is_an_error(tmp_path):
     with pytest.raises(BlobNotFoundError):
         create_keyring(tmp_path / "nowhere" / "keyring", counting_ids())
 
@@ -123,13 +123,13 @@ def test_a_keyring_that_cannot_be_written_durably_is_an_error(path, monkeypatch)
 
 
 def race(path, start, results):
-    """One of several processes that start a server on a new directory."""
+    """Act as one of several processes that start a server on a new directory."""
     start.wait()
     ring = open_or_create_keyring(path, random_id)
     results.put((ring.active().key_id, ring.active().wrap(b"data key", b"")))
 
 
-def test_of_racing_processes_exactly_one_makes_the_keyring(path):
+def test_exactly_one_of_racing_processes_creates_the_keyring(path):
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(4), context.SimpleQueue()
     processes = [context.Process(target=race, args=(path, start, results)) for _ in range(4)]
@@ -144,7 +144,7 @@ def test_of_racing_processes_exactly_one_makes_the_keyring(path):
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o620, 0o601, 0o777])
-def test_a_file_open_to_others_is_refused_with_a_hint(path, mode):
+def test_a_file_that_others_may_read_is_refused_with_a_hint(path, mode):
     create_keyring(path, counting_ids())
     path.chmod(mode)
     with pytest.raises(ConfigurationError) as caught:
@@ -152,28 +152,28 @@ def test_a_file_open_to_others_is_refused_with_a_hint(path, mode):
     assert caught.value.hint == f"Run: chmod 600 {path}"
 
 
-def test_a_read_only_file_is_fine(path):
+def test_a_read_only_file_is_accepted(path):
     create_keyring(path, counting_ids())
     path.chmod(0o400)
     FileKeyring(path)
 
 
-def test_a_missing_file_is_an_error_of_configuration(path):
+def test_a_missing_file_is_a_configuration_error(path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         FileKeyring(path)
 
 
-def test_a_directory_is_no_keyring(path):
+def test_a_directory_is_a_configuration_error(path):
     path.mkdir()
     with pytest.raises(ConfigurationError, match="cannot be read"):
         FileKeyring(path)
 
 
-# --- a file that others change while it is in use --------------------------------------------------------------------
+# --- a file that other processes change while it is in use
 
 
-def test_old_keys_keep_opening_and_new_ones_are_picked_up(path):
-    """Rotation: an operator adds a key to the file while a server runs."""
+def test_old_keys_stay_valid_and_new_ones_are_found(path):
+    """An operator adds a key to the file while a server runs, for a rotation."""
     write_keyring(path, OLD_ALONE)
     ring = FileKeyring(path)
     old = ring.active().wrap(b"data key", b"")
@@ -183,15 +183,15 @@ def test_old_keys_keep_opening_and_new_ones_are_picked_up(path):
     assert ring.active().key_id == "new"
 
 
-def test_a_new_active_key_is_noticed_without_anybody_asking_for_it(path):
+def test_a_new_active_key_is_found_without_a_request_for_it(path):
     write_keyring(path, OLD_ALONE)
     ring = FileKeyring(path)
     write_keyring(path, BOTH)
     assert ring.active().key_id == "new"
 
 
-def test_a_key_that_was_wrong_is_right_once_the_file_is(path):
-    """It has the id of the right one, so the keyring would not be read again."""
+def test_a_corrected_key_replaces_a_wrong_one(path):
+    """Both have the same id, so the id alone would not cause another read of the file."""
     wrong = MasterKey("old", bytes(32))
     write_keyring(path, KeyringDocument(NEW, {"old": wrong, "new": NEW}))
     ring, wrapped = FileKeyring(path), OLD.wrap(b"data key", b"")
@@ -202,7 +202,7 @@ def test_a_key_that_was_wrong_is_right_once_the_file_is(path):
 
 
 @pytest.mark.parametrize("trouble", ["gone", "open", "torn", "empty"])
-def test_a_file_in_trouble_takes_no_known_key_away(path, trouble):
+def test_known_keys_stay_valid_while_the_file_is_unusable(path, trouble):
     write_keyring(path, OLD_ALONE)
     ring = FileKeyring(path)
     wrapped = ring.active().wrap(b"data key", b"")
@@ -223,10 +223,10 @@ def test_a_file_in_trouble_takes_no_known_key_away(path, trouble):
         ring.key("third")
 
 
-# --- changes ---------------------------------------------------------------------------------------------------------
+# --- changes
 
 
-def test_a_key_is_added_and_is_active_and_all_others_stay(path):
+def test_an_added_key_becomes_active_and_all_others_are_kept(path):
     write_keyring(path, BOTH, 0o400)
     ring, other = FileKeyring(path), FileKeyring(path)
     assert isinstance(ring, EditableKeyring)
@@ -248,7 +248,7 @@ def test_a_key_is_removed(path):
     ring.remove("old")
 
 
-def test_missing_keys_are_merged_and_the_active_one_stays(path):
+def test_missing_keys_are_merged_and_the_active_key_is_unchanged(path):
     write_keyring(path, OLD_ALONE)
     ring = FileKeyring(path)
     assert ring.merge(BOTH) == ["new"]
@@ -265,7 +265,7 @@ def test_a_key_with_the_same_id_and_another_secret_is_not_merged(path):
     assert decode(path.read_bytes()).is_same(OLD_ALONE)
 
 
-def test_a_link_to_the_file_stays_a_link(path):
+def test_a_symbolic_link_to_the_file_is_kept(path):
     target = path.with_name("target")
     write_keyring(target, OLD_ALONE)
     path.symlink_to(target)
@@ -274,7 +274,7 @@ def test_a_link_to_the_file_stays_a_link(path):
     assert decode(target.read_bytes()).active.is_same(key)
 
 
-def test_of_many_changes_at_once_none_is_lost(path):
+def test_simultaneous_changes_are_all_kept(path):
     write_keyring(path, OLD_ALONE)
     start, added = threading.Barrier(6), []
 
@@ -291,7 +291,7 @@ def test_of_many_changes_at_once_none_is_lost(path):
     assert len(added) == 6
 
 
-def test_leftovers_of_a_dead_process_are_no_obstacle(path):
+def test_leftovers_of_a_dead_process_do_not_prevent_a_change(path):
     write_keyring(path, OLD_ALONE)
     path.with_name("~keyring").write_text("half a keyring")
     FileKeyring(path).add(counting_ids())
@@ -303,8 +303,8 @@ CALLS = ["open", "fchmod", "pwritev", "fsync", "replace"]
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("call", CALLS)
-def test_whatever_fails_the_old_or_the_new_file_is_there(path, monkeypatch, call, code):
-    """At the k-th of these calls, for every k that there is; and the same again succeeds."""
+def test_after_any_failure_the_old_or_the_new_file_exists(path, monkeypatch, call, code):
+    """Each of the system calls fails in turn. The repeated change succeeds."""
     for at in itertools.count(1):
         write_keyring(path, OLD_ALONE)
         ring, numbers, real = FileKeyring(path), itertools.count(1), getattr(os, call)
@@ -333,8 +333,8 @@ def test_whatever_fails_the_old_or_the_new_file_is_there(path, monkeypatch, call
     assert at > 1
 
 
-def test_a_file_is_replaced_only_once_the_new_one_is_durable(path, monkeypatch):
-    """And its name is durable before anybody relies on it."""
+def test_a_file_is_replaced_only_after_the_new_one_is_durable(path, monkeypatch):
+    """The new name is durable, too, before the change returns."""
     write_keyring(path, OLD_ALONE)
     steps = []
     for name in ("pwritev", "fsync", "replace"):
@@ -348,7 +348,7 @@ def test_a_file_is_replaced_only_once_the_new_one_is_durable(path, monkeypatch):
 
 
 def test_a_file_keeps_its_owner_when_another_user_changes_it(path, monkeypatch):
-    """Root rotates the key of a server that runs as another user."""
+    """For example, root rotates the key of a server that runs as another user."""
     write_keyring(path, OLD_ALONE)
     owners = []
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)

@@ -32,7 +32,7 @@ class TestMemoryKeyring(KeyringTests):
         ("command:fetch --key 'a b'", "command", "fetch --key 'a b'"),
     ],
 )
-def test_a_place(text, scheme, rest):
+def test_a_valid_uri_is_parsed(text, scheme, rest):
     place = parse_keyring_uri(text)
     assert (place.scheme, place.rest) == (scheme, rest)
     assert place.path == (Path(rest) if scheme == "file" else None)
@@ -43,20 +43,20 @@ def test_a_place(text, scheme, rest):
     ["", " ", "file:", "env:", "env:A B", "env:1A", "env:A=B", "command:", "command: ", "command:'", "command:''",
      "vault:secret/keys", "https://host/keys", "file:a\0b"],
 )  # fmt: skip
-def test_no_place(text):
+def test_an_invalid_uri_is_refused(text):
     with pytest.raises(ConfigurationError, match="^--keyring"):
         parse_keyring_uri(text)
 
 
 def test_an_invalid_uri_that_may_hold_a_secret_is_not_repeated():
-    """An operator may give the content of a variable instead of its name, or a secret as an argument."""
+    """An operator may enter the content of a variable instead of its name, or a secret as an argument."""
     for text in ('env:{"active": "s3cret"}', "command:fetch --password s3cret '"):
         with pytest.raises(ConfigurationError) as caught:
             parse_keyring_uri(text)
         assert "s3cret" not in caught.value.message + caught.value.hint
 
 
-def test_every_kind_of_place_is_opened(tmp_path, monkeypatch):
+def test_every_kind_of_uri_is_opened(tmp_path, monkeypatch):
     path = tmp_path / "keys.json"
     write_keyring(path, BOTH)
     monkeypatch.setenv("CRYOSTORE_TEST_KEYS", base64.b64encode(BOTH.encode()).decode())

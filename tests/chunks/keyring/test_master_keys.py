@@ -1,4 +1,4 @@
-"""Wrapped keys, and keyring documents as JSON and on paper: valid and invalid ones, and no secret in any error."""
+"""Wrapped keys, and keyring documents as JSON and on paper: valid and invalid ones. No error shows a secret."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NO_DOCUMENTS = [
 
 
 def test_the_golden_document_is_read_and_written():
-    """A keyring file of the first version still reads, and today's files are the same."""
+    """A keyring file of the first version can be read, and current files have the same bytes."""
     assert decode(GOLDEN.read_bytes()).is_same(BOTH)
     assert BOTH.encode() == GOLDEN.read_bytes()
 
@@ -61,20 +61,20 @@ def test_invalid_documents_are_refused_and_not_repeated(document):
         assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-def test_a_document_cut_short_anywhere_is_refused():
+def test_a_truncated_document_is_refused():
     data = BOTH.encode().rstrip()
     for end in range(len(data)):
         with pytest.raises(NoDocumentError):
             decode(data[:end])
 
 
-def test_a_document_that_is_far_too_long_is_refused():
+def test_an_oversized_document_is_refused():
     with pytest.raises(NoDocumentError):
         decode(BOTH.encode() + b" " * DOCUMENT_BYTES_MAX)
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"not base64!", base64.b64encode(b"{}"), b"\x00" * 50])
-def test_bytes_of_any_other_kind_are_refused(data):
+def test_arbitrary_bytes_are_refused(data):
     with pytest.raises(NoDocumentError):
         decode_text(data)
 
@@ -85,7 +85,7 @@ def test_a_document_as_text_is_json_or_base64_of_it():
         assert decode_text(text).is_same(BOTH)
 
 
-def test_a_document_grows_and_shrinks():
+def test_keys_are_added_to_and_removed_from_a_document():
     more = OLD_ALONE.with_new_key("third")
     assert more.active.key_id == "third"
     assert set(more.keys) == {"old", "third"}
@@ -101,7 +101,7 @@ def test_a_document_grows_and_shrinks():
         KeyringDocument(NEW, {"new": NEW, "old": MasterKey("old", bytes(32))}),
     ],
 )
-def test_documents_that_differ(other):
+def test_different_documents_are_not_the_same(other):
     assert not BOTH.is_same(other)
     assert not other.is_same(BOTH)
 
@@ -112,7 +112,7 @@ def test_no_repr_shows_a_secret():
 
 
 def lines_of(document):
-    """The lines that have to be typed."""
+    """Return the lines that a person has to type."""
     return print_paper(document).partition(PAPER_TITLE)[2].strip().splitlines()
 
 
@@ -121,7 +121,7 @@ def paper_of(lines):
 
 
 def test_the_golden_paper_is_read_and_printed():
-    """A paper that was locked away years ago still reads."""
+    """A paper of an earlier version can be read."""
     assert read_paper(GOLDEN_PAPER.read_bytes()).is_same(BOTH)
     assert print_paper(BOTH) == GOLDEN_PAPER.read_text()
 
@@ -135,13 +135,13 @@ def test_a_printed_keyring_can_be_read(count):
     assert read_paper(print_paper(document).encode()).is_same(document)
 
 
-def test_it_fits_a_screen_and_needs_no_rare_letters():
+def test_lines_are_short_and_ascii():
     text = print_paper(OLD_ALONE)
     assert max(map(len, text.splitlines())) < 110
     assert text.isascii()
 
 
-def test_spaces_letters_and_digits_that_look_alike_do_not_matter():
+def test_spaces_case_and_similar_characters_do_not_matter():
     for text in (
         "\n\n".join(line.lower().replace("  ", " ") for line in lines_of(BOTH)),
         "\n".join(f" {line[:3]} {line[3:].replace(' ', '')} " for line in lines_of(BOTH)),
@@ -152,7 +152,7 @@ def test_spaces_letters_and_digits_that_look_alike_do_not_matter():
 
 
 def test_every_wrong_letter_is_found_in_its_line():
-    """The error does not repeat the input, since most of it is correct."""
+    """The error does not repeat the input, because most of it is correct."""
     generator = random.Random(1)
     for number, line in enumerate(lines_of(BOTH)):
         for place in range(4, len(line)):
@@ -168,7 +168,7 @@ def test_every_wrong_letter_is_found_in_its_line():
             assert line[4:13] not in caught.value.message + caught.value.hint
 
 
-def test_letters_in_the_wrong_order_are_found():
+def test_swapped_letters_are_found():
     lines = lines_of(BOTH)
     first = lines[0]
     lines[0] = first[:4] + first[9:13] + first[8] + first[4:8] + first[13:]
@@ -177,7 +177,7 @@ def test_letters_in_the_wrong_order_are_found():
 
 
 @pytest.mark.parametrize("change", ["missing", "swapped", "twice", "no end", "cut", "empty"])
-def test_lines_that_are_missing_or_out_of_place_are_found(change):
+def test_missing_and_misplaced_lines_are_found(change):
     lines = lines_of(BOTH)
     changed = {
         "missing": [*lines[:1], *lines[2:]],
@@ -191,7 +191,7 @@ def test_lines_that_are_missing_or_out_of_place_are_found(change):
         read_paper(paper_of(changed))
 
 
-def test_lines_of_two_papers_do_not_mix():
+def test_lines_of_two_papers_are_refused():
     other = lines_of(KeyringDocument(MasterKey("old", bytes(32)), {"old": MasterKey("old", bytes(32))}))
     with pytest.raises(ConfigurationError, match="END"):
         read_paper(paper_of([*lines_of(OLD_ALONE)[:1], *other[1:]]))
@@ -200,7 +200,7 @@ def test_lines_of_two_papers_do_not_mix():
 @pytest.mark.parametrize(
     "data", [b"", b"\xff\xfe", b"CRYOSTORE KEYRING 2\n01 AAAA", b"01 AAAA\n", PAPER_TITLE.encode()]
 )
-def test_text_that_is_no_paper(data):
+def test_other_text_is_refused(data):
     with pytest.raises(ConfigurationError):
         read_paper(data)
 
@@ -211,18 +211,18 @@ def test_a_paper_is_distinguished_from_a_document():
     assert not is_paper(BOTH.encode())
 
 
-def test_ids_of_any_language_are_carried():
+def test_key_ids_may_have_any_characters():
     key = MasterKey("schlüssel-☃", bytes(32))
     assert wrapped_key_id(key.wrap(b"", b"")) == "schlüssel-☃"
 
 
 @pytest.mark.parametrize("wrapped", [b"", b"CRYW", b"CRYW\1", b"CRYW\2\1a", b"CRYE\1\1a", b"CRYW\1\1\xff"])
-def test_bytes_that_are_no_wrapped_key_name_no_key(wrapped):
+def test_bytes_that_are_not_a_wrapped_key_have_no_key_id(wrapped):
     with pytest.raises(KeyUnavailableError):
         wrapped_key_id(wrapped)
 
 
-def test_a_wrapped_key_cut_in_its_name_opens_with_no_key():
+def test_no_key_unwraps_bytes_truncated_in_the_id():
     with pytest.raises(KeyUnavailableError):
         unwrap(MemoryKeyring(), b"CRYW\1\x09in mem", b"")
     with pytest.raises(KeyUnavailableError):
@@ -235,7 +235,7 @@ def test_master_keys_have_an_id_and_an_exact_size(key_id, secret):
         MasterKey(key_id, bytes(secret))
 
 
-def test_new_master_keys_differ_and_are_the_same_only_as_themselves():
+def test_new_master_keys_differ_from_each_other():
     one, two = MasterKey.generate("a"), MasterKey.generate("a")
     assert one.is_same(MasterKey("a", one.secret))
     assert not one.is_same(two)

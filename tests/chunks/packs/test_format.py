@@ -35,11 +35,11 @@ def blobs(request, tmp_path):
     store.close()
 
 
-def test_the_key_of_a_pack():
+def test_the_blob_key_of_a_pack():
     assert pack_key(PACK) == f"packs/ab/{PACK}.pack"
 
 
-def test_a_header_names_its_pack():
+def test_a_header_has_the_id_of_its_pack():
     header = encode_header(PACK)
     assert len(header) == PACK_HEADER_BYTES
     assert decode_header(header + b"anything behind") == PACK
@@ -61,7 +61,7 @@ def test_a_pack_id_must_be_a_uuid():
         encode_header("pack 7")
 
 
-def test_packs_are_listed_and_the_list_resumes(blobs):
+def test_a_listing_of_packs_can_be_resumed(blobs):
     new_id = counting_ids()
     ids = [new_id() for _ in range(300)]
     for pack_id in ids:
@@ -73,7 +73,7 @@ def test_packs_are_listed_and_the_list_resumes(blobs):
     assert list(list_packs(blobs, listed[123])) == listed[124:]
 
 
-def test_scan_gives_offsets_and_headers(blobs):
+def test_scan_yields_offsets_and_headers(blobs):
     parts = [encode_header(PACK), envelope(b"one"), envelope(b"two" * 1000)]
     blobs.put(pack_key(PACK), b"".join(parts))
     assert [(offset, header.digest(KEY)) for offset, header in scan_pack(blobs, PACK)] == [

@@ -1,4 +1,4 @@
-"""The writer of growing packs: shared flushes, rolling over, and every failure of an append or a flush."""
+"""The writer of growing packs: shared flushes, new packs, and every failure of an append or a flush."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stored(blobs, location):
     return blobs.inner.get(pack_key(location.pack_id), location.offset, location.length)
 
 
-def test_envelopes_lie_one_behind_the_other(writer, blobs):
+def test_envelopes_are_contiguous(writer, blobs):
     locations = [writer.append(bytes([number]) * SMALL) for number in range(5)]
     assert [location.offset for location in locations] == [PACK_HEADER_BYTES + SMALL * number for number in range(5)]
     assert len({location.pack_id for location in locations}) == 1
@@ -50,19 +50,19 @@ def test_envelopes_lie_one_behind_the_other(writer, blobs):
     assert decode_header(content) == locations[0].pack_id
 
 
-def test_a_location_is_durable_when_it_is_given_out(writer, blobs):
+def test_a_returned_location_is_durable(writer, blobs):
     for number in range(1, 4):
         writer.append(b"x" * SMALL)
         assert blobs.calls["sync"] == number
 
 
-def test_no_pack_is_made_before_it_is_needed(writer, blobs):
+def test_no_pack_is_created_before_the_first_append(writer, blobs):
     writer.close()
     assert packs(blobs) == {}
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_a_full_pack_is_closed_and_a_new_one_begun(blobs, size):
+def test_a_full_pack_is_closed_and_a_new_one_is_begun(blobs, size):
     writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=3 * size)
     locations = [writer.append(bytes([number]) * size) for number in range(7)]
     per_pack = [len(content) for content in packs(blobs).values()]
@@ -96,11 +96,11 @@ def test_a_finished_pack_is_sound_to_its_last_byte(blobs, method, at, size):
             ends[location.pack_id] = location.offset + location.length
     writer.close()
     whole = writer.take_whole()
-    assert len(packs(blobs).keys() - whole) <= 1  # that of the fault, if it was not taken away
+    assert len(packs(blobs).keys() - whole) <= 1  # the pack of the fault, if it was not removed
     assert all(len(packs(blobs)[pack_id]) == ends[pack_id] for pack_id in whole)
 
 
-def test_a_closed_writer_takes_nothing(writer):
+def test_a_closed_writer_refuses_envelopes(writer):
     writer.append(b"x")
     writer.close()
     writer.close()
@@ -109,7 +109,7 @@ def test_a_closed_writer_takes_nothing(writer):
 
 
 def in_threads(writer, envelopes):
-    """Append all at once; give back for each envelope its location or its error, and the flushes it took."""
+    """Append all at the same time; return the location or error of each envelope, and the number of flushes."""
     outcomes = [None] * len(envelopes)
 
     def append(index):
@@ -125,7 +125,7 @@ def in_threads(writer, envelopes):
 
 
 class Held:
-    """Keeps a flush waiting until the test releases it."""
+    """Blocks a flush until the test releases it."""
 
     def __init__(self, blobs):
         self.began, self.may_end = threading.Event(), threading.Event()
@@ -138,7 +138,7 @@ class Held:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_all_waiting_threads_share_one_flush(blobs, size):
-    """While one flush runs, twenty envelopes arrive: one more flush serves them all."""
+    """Twenty envelopes that arrive during a flush share the next one."""
     writer = GrowingPackWriter(blobs, counting_ids())
     held = Held(blobs)
     first, first_outcome = in_threads(writer, [b"f" * SMALL])
@@ -152,7 +152,7 @@ def test_all_waiting_threads_share_one_flush(blobs, size):
         thread.join(30)
     assert blobs.calls["sync"] == 2
     assert [stored(blobs, location) for location in outcomes] == [bytes([number]) * size for number in range(20)]
-    # the header and the first, then the small ones together, or the large ones each for itself
+    # the header and the first, then the small ones together, or each large one by itself
     assert blobs.calls["append"] == 2 + (1 if size == SMALL else 20)
 
 
@@ -172,8 +172,8 @@ def test_large_envelopes_are_written_while_a_flush_runs(blobs):
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_rolling_over_while_a_flush_runs_flushes_both_packs(blobs, size):
-    """Envelopes of one batch lie in different packs: each is durable before its location is given out."""
+def test_a_new_pack_during_a_flush_leads_to_a_flush_of_both(blobs, size):
+    """Envelopes of one batch are in different packs. Each is durable before its location is returned."""
     writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=size + PACK_HEADER_BYTES)
     held = Held(blobs)
     first, _ = in_threads(writer, [b"f" * size])
@@ -190,7 +190,7 @@ def test_rolling_over_while_a_flush_runs_flushes_both_packs(blobs, size):
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_a_full_disk_fails_the_append_and_leaves_the_pack_to_garbage_collection(writer, blobs, size):
+def test_a_full_disk_fails_the_append_and_finishes_the_pack(writer, blobs, size):
     before = writer.append(b"b" * SMALL)
     blobs.fail("append", error=StorageFullError("no space", hint="free some"))
     with pytest.raises(StorageFullError) as caught:
@@ -202,7 +202,7 @@ def test_a_full_disk_fails_the_append_and_leaves_the_pack_to_garbage_collection(
     assert stored(blobs, before) + stored(blobs, after) == b"b" * SMALL + b"a" * size
 
 
-def test_on_a_full_disk_attempts_do_not_leave_one_empty_pack_each(writer, blobs):
+def test_attempts_on_a_full_disk_leave_at_most_one_empty_pack(writer, blobs):
     for _ in range(3):
         blobs.fail("append", at=1 if list(blobs.list("packs/")) else 2, error=StorageFullError("no space"))
         with pytest.raises(StorageFullError):
@@ -214,7 +214,7 @@ def test_on_a_full_disk_attempts_do_not_leave_one_empty_pack_each(writer, blobs)
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("torn_bytes", [0, 1, 50])
-def test_a_failed_write_abandons_the_pack_and_believes_nothing_of_it(writer, blobs, size, torn_bytes):
+def test_a_failed_write_abandons_the_pack(writer, blobs, size, torn_bytes):
     before = writer.append(b"b" * SMALL)
     blobs.fail("append", torn_bytes=torn_bytes)
     with pytest.raises(StorageUnavailableError):
@@ -226,7 +226,7 @@ def test_a_failed_write_abandons_the_pack_and_believes_nothing_of_it(writer, blo
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_a_failed_flush_abandons_the_pack_and_is_never_repeated_on_it(writer, blobs, size):
+def test_a_failed_flush_abandons_the_pack_and_is_never_repeated(writer, blobs, size):
     before = writer.append(b"b" * SMALL)
     blobs.fail("sync")
     with pytest.raises(StorageUnavailableError):
@@ -239,8 +239,8 @@ def test_a_failed_flush_abandons_the_pack_and_is_never_repeated_on_it(writer, bl
     assert stored(blobs, before) + stored(blobs, after) == b"b" * SMALL + b"a" * size
 
 
-def test_a_failed_flush_fails_everybody_whose_bytes_it_should_have_covered(blobs):
-    """Ten small ones in the batch, and large ones written before the flush failed: none is believed."""
+def test_a_failed_flush_fails_every_append_that_it_should_have_covered(blobs):
+    """They are ten small envelopes in the batch, and large ones that were written before the flush failed."""
     writer = GrowingPackWriter(blobs, counting_ids())
     before = writer.append(b"b" * SMALL)
     held = Held(blobs)
@@ -258,8 +258,8 @@ def test_a_failed_flush_fails_everybody_whose_bytes_it_should_have_covered(blobs
     assert writer.append(b"a").pack_id != before.pack_id
 
 
-def test_a_flush_that_fails_under_a_large_one_fails_that_too(blobs):
-    """A large envelope was written while the flush ran that then failed: its own flush must not believe the pack."""
+def test_a_failed_flush_also_fails_a_large_envelope_written_meanwhile(blobs):
+    """The envelope was written while the flush ran. Its own flush must not trust the pack."""
     writer = GrowingPackWriter(blobs, counting_ids())
     held = Held(blobs)
     blobs.fail("sync")
@@ -276,8 +276,8 @@ def test_a_flush_that_fails_under_a_large_one_fails_that_too(blobs):
 
 @pytest.mark.parametrize("method", ["open_append", "append"])
 @pytest.mark.parametrize("kind", [StorageFullError, StorageUnavailableError])
-def test_a_pack_that_cannot_be_begun_leaves_nothing_behind(writer, blobs, method, kind):
-    """A full disk must not fill with empty packs."""
+def test_a_pack_that_cannot_be_begun_is_removed(writer, blobs, method, kind):
+    """Otherwise a full disk would collect empty packs."""
     for _ in range(3):
         blobs.fail(method, error=kind("no"))
         with pytest.raises(kind):
@@ -286,8 +286,8 @@ def test_a_pack_that_cannot_be_begun_leaves_nothing_behind(writer, blobs, method
     assert stored(blobs, writer.append(b"y" * SMALL)) == b"y" * SMALL
 
 
-def test_whatever_the_store_raises_the_writer_says_unavailable(writer, blobs):
-    """As when the data directory vanishes: BlobNotFoundError means nothing to one who appends."""
+def test_every_error_of_the_store_becomes_unavailable(writer, blobs):
+    """If the data directory is removed, for example, BlobNotFoundError would not help a caller that appends."""
     blobs.inner.put(pack_key(counting_ids()()), b"taken")
     with pytest.raises(StorageUnavailableError, match="exists"):
         writer.append(b"x")
@@ -296,8 +296,8 @@ def test_whatever_the_store_raises_the_writer_says_unavailable(writer, blobs):
 
 @pytest.mark.parametrize("method", ["append", "sync", "open_append"])
 @pytest.mark.parametrize("at", range(1, 12))
-def test_after_a_fault_at_any_call_all_that_was_acknowledged_is_there(blobs, method, at):
-    """The k-th append or flush fails: exactly one put is refused, all others are whole."""
+def test_a_fault_at_any_call_loses_no_acknowledged_envelope(blobs, method, at):
+    """Each append or flush fails in turn. Exactly one put is refused, and all others are whole."""
     writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=500)
     blobs.fail(method, at, torn_bytes=17)
     acknowledged, refused = {}, 0
@@ -312,8 +312,8 @@ def test_after_a_fault_at_any_call_all_that_was_acknowledged_is_there(blobs, met
         assert stored(blobs, location) == envelope
 
 
-def test_many_threads_many_sizes_on_files(tmp_path):
-    """Small and large ones from eight threads at once, over many packs: every one where its location says."""
+def test_many_threads_write_many_sizes_to_files(tmp_path):
+    """Eight threads write small and large envelopes to many packs. Each one is at its location."""
     blobs = LocalBlobs(tmp_path)
     writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=2_000_000)
     envelopes = [bytes([number]) * (SMALL * number if number % 8 else LARGE + number) for number in range(200)]

@@ -1,4 +1,4 @@
-"""The writer of immutable packs: which envelopes share a put, which go at once, and which fail with one."""
+"""The writer of immutable packs: which envelopes share a put, which are put at once, and which fail together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def stored(blobs, location):
 
 
 def in_threads(putter, envelopes):
-    """Append all at once; the threads, and for each envelope its location or its error once there is one."""
+    """Append all at the same time; return the threads, and a dict that gets the location or error of each envelope."""
     outcomes = [None] * len(envelopes)
 
     def append(index):
@@ -62,7 +62,7 @@ def join(threads):
 
 
 class Held:
-    """Keeps puts waiting until the test releases them."""
+    """Blocks puts until the test releases them."""
 
     def __init__(self, blobs):
         self.began, self.may_end = threading.Semaphore(0), threading.Semaphore(0)
@@ -78,7 +78,7 @@ class Held:
 
 
 @pytest.mark.parametrize("size", [SMALL, HALF, LARGE])
-def test_one_alone_is_a_pack_of_its_own(putter, blobs, size):
+def test_a_single_envelope_gets_its_own_pack(putter, blobs, size):
     locations = [putter.append(bytes([number]) * size) for number in range(3)]
     assert [location.offset for location in locations] == [PACK_HEADER_BYTES] * 3
     assert len({location.pack_id for location in locations}) == 3
@@ -89,7 +89,7 @@ def test_one_alone_is_a_pack_of_its_own(putter, blobs, size):
         assert len(content) == PACK_HEADER_BYTES + size
 
 
-def test_envelopes_that_belong_together_lie_in_one_pack(putter, blobs):
+def test_envelopes_of_one_call_are_in_one_pack(putter, blobs):
     envelopes = [bytes([number]) * (10 + number) for number in range(5)]
     locations = putter.append_all(envelopes)
     assert len({location.pack_id for location in locations}) == 1
@@ -97,8 +97,8 @@ def test_envelopes_that_belong_together_lie_in_one_pack(putter, blobs):
     assert blobs.calls["put"] == 1
 
 
-def test_large_ones_go_at_once_and_small_ones_gather(blobs):
-    """Sixteen large ones are under way at a time; of the small ones two are, and all others share the next."""
+def test_large_envelopes_are_put_at_once_and_small_ones_gather(blobs):
+    """Up to sixteen puts of large envelopes are in flight. Two of small ones are, and all others share the next."""
     putter = ImmutablePackWriter(blobs, counting_ids(), puts_max=5)
     held = Held(blobs)
     large, large_outcomes = in_threads(putter, [bytes([number]) * LARGE for number in range(5)])
@@ -122,8 +122,8 @@ def test_large_ones_go_at_once_and_small_ones_gather(blobs):
 
 
 @pytest.mark.parametrize("size", [HALF, LARGE - 1])
-def test_half_ones_gather_behind_four_puts(blobs, size):
-    """Envelopes that a collection would merge lie together from the beginning; a single one does not wait."""
+def test_half_size_envelopes_gather_behind_four_puts(blobs, size):
+    """Envelopes that a collection would merge are put together from the beginning; a single one does not wait."""
     putter = ImmutablePackWriter(blobs, counting_ids())
     held = Held(blobs)
     first, alone = [], []
@@ -142,8 +142,8 @@ def test_half_ones_gather_behind_four_puts(blobs, size):
     assert [stored(blobs, location)[0] for location in together] == list(range(12))
 
 
-def test_large_ones_that_must_wait_share_packs_of_the_size_wanted(blobs):
-    """One put is under way; seven wait, in packs of at most three each."""
+def test_large_envelopes_that_wait_share_packs_of_the_target_size(blobs):
+    """One put is in flight; seven envelopes wait, in packs of at most three."""
     putter = ImmutablePackWriter(blobs, counting_ids(), puts_max=1, pack_bytes_target=3 * LARGE)
     held = Held(blobs)
     first, _ = in_threads(putter, [b"f" * LARGE])
@@ -166,7 +166,7 @@ def test_large_ones_that_must_wait_share_packs_of_the_size_wanted(blobs):
         (BlobExistsError("taken", hint="wait"), StorageUnavailableError),
     ],
 )
-def test_a_failed_put_fails_its_own_envelopes_only(blobs, failure, kind):
+def test_a_failed_put_fails_only_its_own_envelopes(blobs, failure, kind):
     putter = ImmutablePackWriter(blobs, counting_ids())
     before = putter.append(b"b" * SMALL)
     held = Held(blobs)
@@ -191,7 +191,7 @@ def test_a_failed_put_fails_its_own_envelopes_only(blobs, failure, kind):
     assert stored(blobs, before) + stored(blobs, after) == b"b" * SMALL + b"a" * SMALL
 
 
-def test_a_name_is_not_used_again_after_a_put_that_may_have_arrived(putter, blobs):
+def test_the_name_of_a_failed_put_is_never_reused(putter, blobs):
     blobs.fail("put", answer_lost=True)
     with pytest.raises(StorageUnavailableError):
         putter.append(b"x" * SMALL)
@@ -201,7 +201,7 @@ def test_a_name_is_not_used_again_after_a_put_that_may_have_arrived(putter, blob
 
 
 @pytest.mark.parametrize("at", range(1, 12))
-def test_after_a_fault_at_any_put_all_that_was_acknowledged_is_there(putter, blobs, at):
+def test_a_fault_at_any_put_loses_no_acknowledged_envelope(putter, blobs, at):
     blobs.fail("put", at)
     acknowledged, refused = {}, 0
     for number in range(12):
@@ -227,19 +227,19 @@ def test_a_closed_writer_accepts_nothing_and_finishes_puts_in_flight(putter, blo
     assert stored(blobs, outcomes[0]) == b"L" * LARGE
 
 
-def test_rolling_changes_nothing(putter, blobs):
+def test_roll_has_no_effect(putter, blobs):
     location = putter.append(b"x" * SMALL)
     putter.roll(location.pack_id)
     putter.append(b"y" * SMALL)
     assert len(packs(blobs)) == 2
 
 
-def test_nothing_is_put_before_it_is_needed(putter, blobs):
+def test_no_pack_is_put_before_the_first_append(putter, blobs):
     putter.close()
     assert packs(blobs) == {}
 
 
-def test_many_threads_many_sizes(blobs):
+def test_many_threads_put_many_sizes(blobs):
     putter = ImmutablePackWriter(blobs, counting_ids(), pack_bytes_target=1_000_000, puts_max=3)
     envelopes = [bytes([number]) * (SMALL * number if number % 8 else LARGE + number) for number in range(200)]
     found = {}

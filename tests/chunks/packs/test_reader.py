@@ -1,4 +1,4 @@
-"""Reading a pack in windows, and making another process's pack durable."""
+"""Reading a pack in windows, and making the pack of another process durable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def blobs():
     return blobs
 
 
-def test_a_range_of_a_window_is_read_once(blobs, monkeypatch):
+def test_ranges_in_one_window_are_read_once(blobs, monkeypatch):
     reads = []
     get = blobs.get
     monkeypatch.setattr(blobs, "get", lambda *arguments: (reads.append(arguments[1:]), get(*arguments))[1])
@@ -38,17 +38,17 @@ def test_a_range_of_a_window_is_read_once(blobs, monkeypatch):
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 1033), (1032, 1), (-1, 5), (2000, 0)])
-def test_a_range_that_is_not_in_the_pack(blobs, offset, length):
+def test_a_range_outside_of_the_pack_raises(blobs, offset, length):
     with pytest.raises(DamagedDataError):
         PackReader(blobs, PACK).range(offset, length)
 
 
-def test_a_pack_that_is_not_there():
+def test_a_missing_pack_raises():
     with pytest.raises(BlobNotFoundError):
         PackReader(MemoryBlobs(), PACK)
 
 
-def test_a_pack_without_envelopes(blobs):
+def test_a_pack_without_envelopes_yields_nothing(blobs):
     assert list(PackReader(blobs, PACK).walk()) == []
 
 
@@ -71,7 +71,7 @@ def test_make_durable_flushes_the_bytes_of_a_dead_process_and_changes_nothing(tm
     blobs.close()
 
 
-def test_settling_a_pack_that_is_not_there(tmp_path):
+def test_making_a_missing_pack_durable_raises(tmp_path):
     blobs = open_blobs(tmp_path)
     with pytest.raises(BlobNotFoundError):
         ChunkStore(blobs, random_id).make_durable(PACK)

@@ -1,4 +1,4 @@
-"""Recovery of packs: cutting a torn tail, and nothing else."""
+"""Recovery of packs: only a torn tail is cut."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def blobs(request, tmp_path):
     damaged=st.integers(-1, 3),
     tail=st.one_of(st.binary(max_size=200), st.integers(0, 300).map(bytes), st.just(envelope(b"x" * 200)[:-1])),
 )
-def test_only_bytes_behind_the_last_whole_envelope_are_cut(payloads, damaged, tail):
-    """Damage before a whole envelope is no torn tail: nothing whole is ever cut."""
+def test_only_bytes_after_the_last_whole_envelope_are_cut(payloads, damaged, tail):
+    """Damage before a whole envelope is not a torn tail. A whole envelope is never cut."""
     blobs = MemoryBlobs()
     envelopes = [bytearray(envelope(data)) for data in payloads]
     if damaged < len(envelopes) - 1 and damaged >= 0:
@@ -48,13 +48,13 @@ def test_only_bytes_behind_the_last_whole_envelope_are_cut(payloads, damaged, ta
 
 
 @pytest.mark.parametrize("size", range(PACK_HEADER_BYTES + 1))
-def test_a_pack_torn_in_its_header_is_left_alone(blobs, size):
+def test_a_pack_with_a_torn_header_is_unchanged(blobs, size):
     blobs.put(pack_key(PACK), encode_header(PACK)[:size])
     assert cut_torn_tail(blobs, PACK) == 0
     assert blobs.stat(pack_key(PACK)) == size
 
 
-def test_the_tail_of_a_living_writer_is_never_cut(blobs):
+def test_the_tail_of_a_live_writer_is_never_cut(blobs):
     appender = blobs.open_append(pack_key(PACK))
     torn = encode_header(PACK) + envelope(b"one") + envelope(b"two")[: HEADER_BYTES + 3]
     appender.append([torn])
@@ -72,8 +72,8 @@ def test_an_absent_pack_has_no_tail(blobs):
     assert cut_torn_tail(blobs, PACK) == 0
 
 
-def test_a_large_pack_is_walked_by_its_headers(monkeypatch):
-    """Whole envelopes are stepped over, not read."""
+def test_only_the_headers_of_a_large_pack_are_read(monkeypatch):
+    """Whole envelopes are skipped."""
     blobs = MemoryBlobs()
     blobs.put(pack_key(PACK), encode_header(PACK) + envelope(b"x" * 100_000) * 5)
     reads = []

@@ -17,7 +17,7 @@ def start(function, *arguments):
 
 
 class Gate:
-    """A flush that reports its begin, and ends when the test lets it."""
+    """A flush that reports its begin, and ends when the test releases it."""
 
     def __init__(self):
         self.batches = []
@@ -38,7 +38,7 @@ def test_a_thread_alone_flushes_at_once():
     assert batches == [["a"], ["b"]]
 
 
-def test_all_items_that_arrive_during_a_flush_share_the_next():
+def test_items_that_arrive_during_a_flush_share_the_next():
     gate = Gate()
     group = GroupFlush(gate)
     threads = [start(group.join, 0)]
@@ -54,7 +54,7 @@ def test_all_items_that_arrive_during_a_flush_share_the_next():
 
 
 def test_a_late_item_waits_for_the_next_flush():
-    """Joining while a flush runs returns only after another one that began later."""
+    """An item that joins during a flush returns only after a later flush."""
     gate = Gate()
     group = GroupFlush(gate)
     first = start(group.join, "first")
@@ -70,7 +70,7 @@ def test_a_late_item_waits_for_the_next_flush():
     assert not late.is_alive()
 
 
-def test_an_exception_reaches_its_own_batch_only():
+def test_an_exception_reaches_only_its_own_batch():
     fail = threading.Event()
     outcomes = {}
     gate = Gate()
@@ -106,7 +106,7 @@ def test_an_exception_reaches_its_own_batch_only():
     assert outcomes == {"first": "flushed", "a": "failed", "b": "failed", "c": "failed", "after": "flushed"}
 
 
-def test_flushes_never_overlap_and_every_item_is_in_exactly_one():
+def test_flushes_never_overlap_and_each_item_is_in_exactly_one():
     running, seen, overlaps = [], [], []
 
     def flush(items):
@@ -125,8 +125,8 @@ def test_flushes_never_overlap_and_every_item_is_in_exactly_one():
     assert sorted(seen) == sorted(base * 1000 + step for base in range(8) for step in range(200))
 
 
-def test_an_interrupted_leader_leaves_no_thread_asleep():
-    """An exception before its flush began, as a signal may raise it in the main thread."""
+def test_an_interrupted_leader_wakes_all_threads():
+    """The exception comes before its flush begins, as a signal may raise it in the main thread."""
     group = GroupFlush(lambda items: None)
 
     class Interrupted:
@@ -155,7 +155,7 @@ def test_an_interrupted_leader_leaves_no_thread_asleep():
     group.join("later")
 
 
-def test_several_flushes_run_at_a_time_and_no_more():
+def test_a_limited_number_of_flushes_run_at_the_same_time():
     gate = Gate()
     group = GroupFlush(gate, flushes_max=3)
     threads = []
@@ -172,7 +172,7 @@ def test_several_flushes_run_at_a_time_and_no_more():
     assert sorted(gate.batches) == [[0], [1], [2], list(range(3, 10))]
 
 
-def test_a_batch_takes_no_more_than_it_has_room_for():
+def test_a_batch_takes_only_items_that_fit():
     gate = Gate()
     group = GroupFlush(gate, has_room=lambda items, item: len(items) < 2)
     threads = [start(group.join, 0)]
@@ -188,7 +188,7 @@ def test_a_batch_takes_no_more_than_it_has_room_for():
 
 
 def test_failures_stay_within_their_batch():
-    """Of two waiting batches one fails: the items of the other do not."""
+    """One of two waiting batches fails. The items of the other do not."""
     gate, outcomes = Gate(), {}
 
     def flush(items):
