@@ -17,7 +17,7 @@ def test_our_backup_runs_all_steps(tmp_path):
     assert stored_bytes(tmp_path / "cryo" / "repository") > 0
 
 
-def test_ours_is_compared_with_the_fastest():
+def test_cryo_is_compared_with_the_fastest_peer():
     figures = [
         Figure("a", "first", tool, seconds, 1.0, 1, 1) for tool, seconds in (("cryo", 2.0), ("b", 5.0), ("c", 4.0))
     ]

@@ -1,4 +1,4 @@
-"""Measurement of growth, on catalogs of a few rows: the rows fit the schema, and every call succeeds."""
+"""Measurement of growth, on catalogs of a few rows: the rows satisfy the schema, and every call succeeds."""
 
 from __future__ import annotations
 

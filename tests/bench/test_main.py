@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.__main__ import arguments, chosen
 
 
-def test_quick_runs_the_same_cases_with_less_data():
+def test_quick_runs_short_versions_of_the_same_cases_data():
     full, quick = chosen(arguments([])), chosen(arguments(["--quick"]))
     assert [case.name for case in full] == [case.name for case in quick]
     assert all(small.requests < large.requests for small, large in zip(quick, full, strict=True))

@@ -1,4 +1,4 @@
-"""Measurement of nodes: real nodes for a moment, counted round trips, and ratios."""
+"""Measurement of nodes: real nodes under a short load, counted round trips, and ratios."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def row(servers, rate, case="c"):
     return Row(case, servers, 10, rate, 1.0, 1.0, 1.0, {"nodes": 1.0}, 0, "", 0.5)
 
 
-def test_two_nodes_and_the_s3_below_them_are_measured(tmp_path, monkeypatch):
+def test_two_nodes_and_their_s3_are_measured(tmp_path, monkeypatch):
     monkeypatch.setenv(services.POSTGRES, postgres.required())
     monkeypatch.setenv(services.S3, s3.fresh_url())
     for name, value in services.S3_CREDENTIALS.items():
@@ -42,12 +42,12 @@ def test_two_nodes_and_the_s3_below_them_are_measured(tmp_path, monkeypatch):
     every = ["1 node, 1 job", "2 nodes, 1 job", "2 nodes, 2 jobs"]
     assert measured == [("few", name, 6, 0) for name in (RAW, *every)] + [("small", name, 4, 0) for name in every]
     assert alone.chunks == nodes.ALONE
-    assert 1 <= alone.round_trips < 4, "one to ask, one to write, and a little of the background"
+    assert 1 <= alone.round_trips < 4, "a read, a write, and some background reads"
     assert 1 <= many.round_trips < 30
 
 
 def test_a_transaction_with_known_statements_is_one_round_trip():
-    """So is a read of one statement, and a write with known statements, however many units of work share it."""
+    """A read of one statement is one round trip, too, and so is a batch of several units of known statements."""
     add = Statement("INSERT INTO thing (number) VALUES (:number)", {"number": 1})
     with postgres.new_database(migrated=False) as url:
         given = conninfo_to_dict(url)
@@ -60,7 +60,7 @@ def test_a_transaction_with_known_statements_is_one_round_trip():
                 before = wire.so_far()
                 database.write(FixedStatements([add] * 5))
                 assert (wire.so_far() - before).round_trips == 1
-            for _ in range(2):  # the first one opens a session
+            for _ in range(2):  # the first transaction opens a session
                 before = wire.so_far()
                 assert database.read(lambda transaction: transaction.row("SELECT count(*) FROM thing")) == (25,)
             assert (wire.so_far() - before).round_trips == 1
@@ -88,7 +88,7 @@ def test_a_statement_is_one_round_trip():
 
 
 def test_messages_in_pieces_are_counted_once():
-    """The server answers each packet; the client sends one message in two packets, and two messages in one."""
+    """The client sends one message in two packets, and two messages in one. The server answers each packet."""
     with socket.create_server(("127.0.0.1", 0)) as server, WireCount(*server.getsockname()) as wire:
         client = socket.create_connection(("127.0.0.1", wire.port))
         thread = threading.Thread(target=_echo, args=(server,))
@@ -110,7 +110,7 @@ def _echo(server):
             connected.sendall(b"!")
 
 
-def test_a_ratio_is_of_rounds_that_were_measured_together():
+def test_a_ratio_compares_measurements_of_the_same_round():
     rows = [row(RAW, 10.0), row("1 node, 1 job", 9.0), row(RAW, 20.0), row("1 node, 1 job", 10.0)]
     assert ratio(rows, "c", "1 node, 1 job", RAW) == pytest.approx(0.7)
     assert ratio(rows, "c", "2 nodes, 1 job", RAW) is None

@@ -33,7 +33,7 @@ def verdict(result, title):
     return next(row for row in report.wanted(result) if row[0] == title)[2:]
 
 
-def test_a_ratio_is_the_median_of_the_rounds_ratios():
+def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds():
     case = BY_NAME["put-chunk-4mib-8"]
     result = result_of(Row(case, "cryo", rounds(100, 400, 90)), Row(case, "fio", rounds(200, 500, 100)))
     assert result.ratio(case.name, "fio") == pytest.approx(0.8)
@@ -50,7 +50,7 @@ def test_cpu_is_reported_in_multiples_of_the_floor():
     assert verdict(result, "GetChunk 4 MiB x8 in memory, CPU over AES-256-GCM") == ("-", "not measured")
 
 
-def test_memory_is_that_of_our_largest_process():
+def test_memory_is_that_of_the_largest_process_of_cryo():
     assert verdict(result_of(), "Memory of one process at its peak") == ("250.00 MB", "holds")
 
 
@@ -58,7 +58,7 @@ def test_memory_is_that_of_our_largest_process():
     ("row_rounds", "failed"),
     [(rounds(1), False), ([], True), ([Round(1, load(failures=2))], True)],
 )
-def test_our_failures_fail_the_run(row_rounds, failed):
+def test_failed_requests_to_cryo_fail_the_run(row_rounds, failed):
     assert result_of(Row(CASES[0], "cryo", row_rounds)).ours_failed() is failed
 
 
@@ -66,7 +66,7 @@ def test_a_run_without_our_server_fails():
     assert result_of(Row(CASES[0], "fio", rounds(1))).ours_failed()
 
 
-def test_the_report_says_what_is_missing_and_why():
+def test_the_report_has_reasons_for_missing_figures():
     text = report.text(
         result_of(
             Row(CASES[0], "cryo", rounds(100)),
@@ -84,6 +84,6 @@ def test_the_document_is_json():
     assert json.loads(json.dumps(document))["rows"][1]["cryo_ratio"] == pytest.approx(2.0)
 
 
-def test_wanted_figures_name_cases_that_exist():
+def test_wanted_figures_name_existing_cases():
     assert {wanted.case for wanted in WANTED} - {""} <= set(BY_NAME)
     assert len(BY_NAME) == len(CASES)

@@ -98,13 +98,13 @@ def test_any_status_but_2xx_is_a_failure(serve):
 
 
 @pytest.mark.parametrize("bad", [b"", b"SMTP ready\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", answer() + b"more"])
-def test_a_broken_response_costs_only_its_connection(serve, bad):
+def test_a_broken_response_closes_only_its_connection(serve, bad):
     server = serve([bad, answer()], 4 + 16)
     load = run(LoadPlan(server.port, 1, [b"PUT0"] * 3, [TAIL] * 3))
     assert (load.requests, load.failures) == (2, 1)
 
 
-def test_connection_close_is_obeyed_and_no_failure(serve):
+def test_connection_close_is_obeyed_and_is_no_failure(serve):
     server = serve([answer(head="Connection: close\r\n")], 4 + 16)
     load = run(LoadPlan(server.port, 2, [b"PUT0"] * 5, [TAIL] * 5))
     assert (load.requests, load.failures) == (5, 0)
@@ -117,7 +117,7 @@ def test_repeat_continues_until_the_time_is_over(serve):
     assert load.requests == len(server.received)
 
 
-def test_a_server_that_only_fails_is_given_up(serve):
+def test_a_run_ends_if_all_requests_fail(serve):
     server = serve([answer(status="503 Service Unavailable")], 4)
     load = run(LoadPlan(server.port, 1, [b"GET0"], [TAIL], answer_bytes=16, repeat=True, seconds_max=60))
     assert load.requests == 0
@@ -130,7 +130,7 @@ def test_percentile_is_of_the_nearest_rank():
     assert percentile([7.0], 0.99) == 7.0
 
 
-def test_drop_crosses_parts():
+def test_drop_removes_bytes_across_parts():
     parts = [memoryview(b"abc"), memoryview(b""), memoryview(b"defg")]
     _drop(parts, 5)
     assert [bytes(part) for part in parts] == [b"fg"]

@@ -11,7 +11,7 @@ from bench.load.payload import Payload
 
 @pytest.mark.parametrize("kind", ["random", "half"])
 @pytest.mark.parametrize("body_bytes", [16, 17, 4096, 100_000])
-def test_length_digest_and_distinctness(body_bytes, kind):
+def test_bodies_are_distinct_and_have_their_length_and_digest(body_bytes, kind):
     payload = Payload(body_bytes, kind)
     bodies = [payload.body(index) for index in range(5)]
     assert {len(body) for body in bodies} == {body_bytes}
@@ -24,7 +24,7 @@ def test_two_payloads_share_no_body():
     assert not {first.body(index) for index in range(100)} & {second.body(index) for index in range(100)}
 
 
-def test_random_does_not_compress_and_half_does():
+def test_only_half_random_bodies_compress():
     size = 256 * 1024
     assert len(zlib.compress(Payload(size).body(0))) > 0.99 * size
     assert 0.5 * size < len(zlib.compress(Payload(size, "half").body(0))) < 0.75 * size

@@ -20,7 +20,7 @@ def received(data: bytes, cuts: list[int]) -> Response:
 
 
 @given(st.binary(max_size=80), st.lists(st.integers(min_value=0, max_value=500), max_size=10))
-def test_pieces_make_no_difference(body, cuts):
+def test_the_result_is_the_same_for_any_pieces(body, cuts):
     data = b"HTTP/1.1 200 OK\r\nX-A: b\r\ncontent-length:  %d\r\n\r\n" % len(body) + body
     answer = received(data, cuts)
     assert answer.complete

@@ -38,7 +38,7 @@ def parsed(head: bytes) -> Request:
         ("GET", "/restore-jobs/J/objects/list", {"next-token": "a+b/c= d", "max-results": "100"}, b""),
     ],
 )
-def test_the_server_accepts_what_is_sent(method, path, query, body):
+def test_the_server_accepts_the_signature(method, path, query, body):
     head = Signer(KEY, "h:1", "backup-storage").head(method, path, query, hashlib.sha256(body).hexdigest(), len(body))
     request = parsed(head)
     verify(request, read_signature(request), KEY.secret_access_key, now_ms=wall_clock(), body=Payload(body))

@@ -1,4 +1,4 @@
-"""Reading /proc, and starting and stopping programs."""
+"""Processes under measurement: /proc, start and stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.machine.processes import StartError, free_port, stat_fields, stop, us
 BUSY_CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'sum(range(3 * 10**7))']); input()"
 
 
-def test_stat_fields_survive_a_strange_name():
+def test_stat_fields_of_a_process_with_a_strange_name():
     text = "42 (a) b (c)) S 7 42 42 0 -1 0 1 2 3 4 50 60 70 80 20 0"
     fields = stat_fields(text)
     assert fields[:2] == ["S", "7"]
@@ -29,13 +29,13 @@ def test_usage_includes_children_that_ended():
             process.communicate(b"\n")
 
 
-def test_a_program_that_ends_did_not_start():
+def test_a_program_that_ends_early_is_a_start_error():
     process = subprocess.Popen([sys.executable, "-c", ""])
     with pytest.raises(StartError):
         wait_for_port(process, free_port())
 
 
-def test_stop_is_harmless_twice():
+def test_stop_may_be_called_twice():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     stop(process)
     stop(process)

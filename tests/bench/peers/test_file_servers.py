@@ -8,7 +8,7 @@ from bench.peers.file_servers import Nginx, Rclone
 
 
 @pytest.mark.parametrize(("server", "method"), [(Nginx(), b"PUT"), (Rclone(), b"POST")])
-def test_reads_ask_for_what_was_written(server, method):
+def test_reads_request_the_written_files(server, method):
     payload = Payload(4096)
     written = server.write_plan("put-chunk", payload, 10, 4)
     read = server.read_plan(payload, 10, 2)
