@@ -50,7 +50,7 @@ def test_backup_list_restore_with_a_key_and_an_opaque_name(cryo, folder, monkeyp
 
 @pytest.fixture
 def no_stdin(monkeypatch):
-    """A standard input with nothing in it."""
+    """An empty standard input."""
     with Path(os.devnull).open() as nothing:
         monkeypatch.setattr("sys.stdin", nothing)
         yield
@@ -102,7 +102,7 @@ def test_a_passphrase_alone_opens_backups_that_store_a_key_protected_by_it(cryo,
     (folder / "passphrase").write_text("another\n")
     code, _, error = cryo("ls", "latest", *place, "--key", "@passphrase")
     assert (code, "opens no key" in error) == (2, True)
-    assert "cryo key list" not in error, "that is about the master keys of the store"
+    assert "cryo key list" not in error, "the hint must not be that for master keys"
 
 
 def own_terminal():
@@ -112,7 +112,7 @@ def own_terminal():
 
 @contextmanager
 def asked(tmp_path, *arguments):
-    """A process that has asked for a passphrase on a terminal: it, and the terminal's other end."""
+    """Start a process that asks for a passphrase on a terminal; yields it and the other end of the terminal."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CRYO"))}
     end, terminal = os.openpty()
     with subprocess.Popen(
@@ -134,7 +134,7 @@ def asked(tmp_path, *arguments):
 
 @pytest.fixture
 def locked(tmp_path):
-    """A key file under a passphrase."""
+    """A key file with a passphrase."""
     (tmp_path / "secret").write_text("secret")
     environment = os.environ | {"CRYO_KEY_PASSPHRASE_FILE": str(tmp_path / "secret")}
     command = [*CRYO, "init-key", str(tmp_path / "key"), "--passphrase"]

@@ -35,7 +35,7 @@ def test_a_folder_that_is_not_empty_does_not_become_a_store(cryo, source, tmp_pa
 
 
 def test_no_new_store_is_made_where_the_disk_of_a_store_is_not_mounted(cryo, source, tmp_path):
-    """A link to another file system stands for the mounted disk, an empty folder for the place without it."""
+    """A link to another file system stands for the mounted disk, an empty folder for the mount point without it."""
     memory, mount_point = Path("/dev/shm"), tmp_path / "disk"
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second file system")

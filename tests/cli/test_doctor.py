@@ -37,8 +37,8 @@ def data(tmp_path):
 
 @pytest.fixture
 def doctored(capsys, monkeypatch):
-    """Calls `cryo doctor`; answers its exit code, and what it said by what it is about."""
-    monkeypatch.setattr(doctor, "_fuse", lambda: iter(()))  # whether this machine can mount is not the tests' affair
+    """Calls `cryo doctor`; returns its exit code, and its findings by subject."""
+    monkeypatch.setattr(doctor, "_fuse", lambda: iter(()))  # the result must not depend on FUSE of this machine
 
     def call(*arguments):
         capsys.readouterr()
@@ -48,7 +48,7 @@ def doctored(capsys, monkeypatch):
     return call
 
 
-def test_all_is_well(doctored, data, capsys):
+def test_a_store_without_problems(doctored, data, capsys):
     code, said = doctored("--data-dir", data)
     assert {line["level"] for about, line in said.items() if about not in {"file system", "room"}} == {OK}
     assert said.keys() >= {"versions", "data directory", "file system", "room", "keyring", "vault", "trial"}
@@ -64,14 +64,14 @@ def test_the_trial_leaves_no_recovery_point_and_no_job_open(doctored, data):
         assert [job.state for job in pages.items(call, ListBackupJobs())] == ["ABORTED"]
 
 
-def test_without_writing_nothing_is_written(doctored, data):
+def test_no_write_writes_nothing(doctored, data):
     _, said = doctored("--data-dir", data, "--no-write")
     assert "trial" not in said
     with open_agent_store(AgentStore(data, None, None)) as call:
         assert not list(pages.items(call, ListBackupJobs()))
 
 
-def test_what_is_wrong_with_a_directory(doctored, data, tmp_path):
+def test_problems_of_a_directory(doctored, data, tmp_path):
     assert doctored("--data-dir", tmp_path / "none")[0] == 2
     data.chmod(0o755)
     (data / "keyring.json").chmod(0o640)
@@ -128,11 +128,11 @@ def test_a_server(doctored, tmp_path, monkeypatch, capsys):
         assert "unset AWS_ACCESS_KEY_ID" in source["advice"]
     code, said = doctored()
     assert (code, said["endpoint"]["level"]) == (2, ERROR)
-    assert not said.keys() & {"store", "vault", "trial"}, "what cannot be known is not said"
+    assert not said.keys() & {"store", "vault", "trial"}, "without a connection these are unknown"
 
 
-def test_a_server_without_its_key_is_named_for_that(doctored, tmp_path, monkeypatch):
-    """The client's credentials are not to blame, nor can the client put it right."""
+def test_a_server_without_its_key_is_reported(doctored, tmp_path, monkeypatch):
+    """The client's credentials are not the cause, and only the operator of the server can fix it."""
     with serving(tmp_path / "served") as server:
         for name in ("AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
             monkeypatch.setenv(name, server.environment[name])
@@ -153,7 +153,7 @@ def test_no_store_is_named(doctored, monkeypatch):
     assert (code, said["settings"]["level"]) == (2, ERROR)
 
 
-def test_a_store_that_answers_other_bytes_is_found_out(data):
+def test_a_store_that_returns_other_bytes_is_detected(data):
     class Liar:
         def __init__(self, inner):
             self.inner = inner
@@ -167,7 +167,7 @@ def test_a_store_that_answers_other_bytes_is_found_out(data):
     with open_agent_store(AgentStore(data, None, None)) as call:
         with pytest.raises(CryostoreError, match="other bytes than were written"):
             run_trial_job(Liar(call), "Default")
-        assert [job.state for job in pages.items(call, ListBackupJobs())] == ["ABORTED"], "given up all the same"
+        assert [job.state for job in pages.items(call, ListBackupJobs())] == ["ABORTED"], "aborted nevertheless"
 
 
 @pytest.mark.parametrize(("off", "level"), [(0, OK), (-50, OK), (100, WARNING), (-100, WARNING), (1000, ERROR)])
@@ -177,11 +177,11 @@ def test_clocks(off, level):
     assert doctor._clock(health_of(answer), now_ms).level == level
 
 
-def test_a_clock_that_is_not_shown():
+def test_a_server_without_a_date_header():
     assert doctor._clock(health_of(Response(200, [], Payload(b""))), 0).level == WARNING
 
 
-def test_something_else_that_answers():
+def test_another_service_at_the_address():
     for body in (b"<html>", b"[]", b"{}"):
         answer = Response(404, [], Payload(body))
         assert doctor._endpoint("http://host", health_of(answer)).level == WARNING
@@ -193,5 +193,5 @@ def test_something_else_that_answers():
     ("url", "level"),
     [("http://127.0.0.1:1", OK), ("http://[::1]:1", OK), ("https://far.example", OK), ("http://far.example", WARNING)],
 )
-def test_the_way_to_the_server(url, level):
+def test_encryption_of_the_connection(url, level):
     assert doctor._encryption(url).level == level

@@ -39,7 +39,7 @@ EVIL = "evil\x1b[2J\x1b]0;x\x07\x9b31m\u202e\u2066\x7f\r\nerror: forged\u2028\x8
 
 
 def printing(path):
-    """The lines of a module that print."""
+    """Yield the numbers of the lines that print in a module."""
     for node in ast.walk(project.syntax(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in PRINTS:
             yield node.lineno
@@ -55,8 +55,8 @@ def test_one_place_prints():
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 
-def test_texts_of_several_lines_are_made_in_one_place():
-    """`paragraph` makes each line visible; a join of lines elsewhere would let a name begin one."""
+def test_only_paragraph_joins_lines():
+    """`paragraph` escapes each line. With a join elsewhere, a name could start a line."""
     joined = [
         f"{name}:{node.lineno}"
         for name, path in project.source_modules().items()
@@ -76,13 +76,13 @@ def test_a_line_stays_one_line_of_printable_text(text):
     assert output.paragraph([text]).isprintable()
 
 
-def test_what_is_printable_stays_as_it_is():
+def test_printable_text_is_unchanged():
     assert output.visible("ä → 日本 \\x1b 'quoted'") == "ä → 日本 \\x1b 'quoted'"
     assert output.visible("a\x1b\x9b\u202e\n\x7f") == r"a\x1b\x9b\u202e\n\x7f"
 
 
 @pytest.mark.parametrize("print_it", [output.show, output.show_now, output.tell, output.tell_over_progress])
-def test_each_way_to_print_makes_visible(capsys, print_it):
+def test_every_output_function_escapes(capsys, print_it):
     print_it(EVIL, *([] if print_it is output.tell_over_progress else [EVIL]))
     said = capsys.readouterr()
     lines = (said.out + said.err).splitlines()
@@ -98,7 +98,7 @@ def test_json_is_printable_ascii(capsys):
     assert all(line.isascii() and line.isprintable() for line in said.out.splitlines() + said.err.splitlines())
 
 
-def test_log_lines_are_made_visible(tmp_path):
+def test_log_lines_are_escaped(tmp_path):
     with (tmp_path / "log").open("wb") as file:
         log = Log(file.fileno(), clock=FrozenClock())
         log.write("error", EVIL, message=EVIL, good="ä 日本")
@@ -109,7 +109,7 @@ def test_log_lines_are_made_visible(tmp_path):
     assert "ä 日本" in line
 
 
-def test_errors_are_made_visible(capsys, monkeypatch):
+def test_errors_are_escaped(capsys, monkeypatch):
     def fail(*_, **__):
         raise ConfigurationError(EVIL, hint=EVIL)
 
@@ -125,13 +125,13 @@ POINT |= {"ResourceName": EVIL}
 
 
 def unread(fd):
-    """How many bytes are in a pipe."""
+    """Return the number of unread bytes in a pipe."""
     return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), "little")
 
 
 @pytest.fixture
 def listing(tmp_path):
-    """A listing that waits for its reader: the process, and the pipe's end to read from."""
+    """A listing that waits for its reader: the process, and the read end of the pipe."""
     write(tmp_path / "source", {"n" * 200 + str(number): b"" for number in range(200)})
     environment = os.environ | {"XDG_STATE_HOME": str(tmp_path / "state"), "CRYO_DATA_DIR": str(tmp_path / "data")}
     subprocess.run([*CRYO, "backup", tmp_path / "source"], env=environment, check=True, capture_output=True)

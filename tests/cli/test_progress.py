@@ -22,7 +22,7 @@ from cryostore.maintenance.claims import Progress
 def test_a_line_has_bytes_files_rate_time_and_path():
     report = Report(files=12, file_bytes=30 * MIB, current=b"a/\x1b[2J", total_bytes=90 * MIB)
     assert progress.report_words(report, 10.0) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  a/\\x1b[2J"
-    report.total_bytes = 29 * MIB  # an estimate that was wrong
+    report.total_bytes = 29 * MIB  # a wrong estimate
     assert "left" not in progress.report_words(report, 10.0)
     report.issue(b"x", "no")
     report.total_bytes = None
@@ -34,7 +34,7 @@ def test_a_large_file_counts_while_its_folder_is_not_done():
     assert progress.report_words(report, 10.0).startswith("30.0 MiB, 0 files, 3.0 MiB/s")
 
 
-def test_a_restore_counts_what_it_has_written():
+def test_a_restore_counts_written_bytes():
     report = Report(files=12, file_bytes=90 * MIB, done_bytes=30 * MIB, total_bytes=90 * MIB)
     assert progress.report_words(report, 10.0, progress.bytes_done) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  "
 
@@ -47,7 +47,7 @@ def test_a_line_fits_its_terminal(text, columns, shown):
 
 
 def test_a_narrow_terminal_gets_lines_that_do_not_wrap():
-    """On a real terminal, in a folder whose name is longer than the line."""
+    """On a real terminal, with a path that is longer than the line."""
     columns = 30
     program = (
         "from cryostore.agent.report import Report; from cryostore.cli import progress; import sys\n"
@@ -76,7 +76,7 @@ def test_a_pipe_gets_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_terminal_gets_a_line_that_is_gone_at_the_end(capsys, monkeypatch):
+def test_the_line_on_a_terminal_is_erased_at_the_end(capsys, monkeypatch):
     said = threading.Event()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(progress, "report_words", lambda *_: said.set() or "so far")
@@ -88,8 +88,8 @@ def test_a_terminal_gets_a_line_that_is_gone_at_the_end(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_steps_of_maintenance_are_drawn_once_a_second_has_passed(capsys, monkeypatch, terminal):
-    """On a terminal; never in a pipe; and nothing of it is left at the end."""
+def test_maintenance_draws_a_line_after_a_second(capsys, monkeypatch, terminal):
+    """On a terminal only, and the line is erased at the end."""
     moments = iter(range(100))
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     progress.follow(

@@ -25,7 +25,7 @@ def test_a_size_as_an_option():
     assert "such as 20M" in refused.value.hint
 
 
-def test_a_time_is_that_of_this_machines_zone(monkeypatch):
+def test_a_time_is_shown_in_the_local_time_zone(monkeypatch):
     monkeypatch.setenv("TZ", "UTC-2")
     time.tzset()
     try:

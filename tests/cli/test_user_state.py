@@ -16,7 +16,7 @@ from cryostore.core.errors import ConfigurationError
 
 @pytest.fixture(autouse=True)
 def state(tmp_path, monkeypatch):
-    """The state folder, not made yet."""
+    """The state folder, which does not exist yet."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state" / "cryostore"
 
@@ -35,7 +35,7 @@ def test_a_user_without_a_home_has_none(monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("os.getuid", lambda: 987_654)
     assert state_folder() is None
-    remember_file_system(user_state.Path("data"))  # nothing to write to, and no error
+    remember_file_system(user_state.Path("data"))  # there is no folder to write to, which is no error
 
 
 def test_names_of_stores_become_file_names():

@@ -102,7 +102,7 @@ def test_the_version_is_printed_at_once():
 
 
 def test_a_command_imports_libraries_only_when_it_runs():
-    """Importing all commands, as `cryo man` does, imports no library; except for `serve`, which needs its defaults."""
+    """Importing all commands, as `cryo man` does, imports no library, except for `serve`, which shows defaults."""
     modules = [module for name, (module, _) in VERBS.items() if name != "serve"]
     heavy = {"cryptography", "msgspec", "pyfastcdc", "sqlite3", "ssl", "uvicorn", "zstandard"}
     probe = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
@@ -111,7 +111,7 @@ def test_a_command_imports_libraries_only_when_it_runs():
 
 
 def main_with(run):
-    """The command as a process of its own, with another `run`, a lambda."""
+    """Start the command as a process with `run` replaced by a lambda."""
     code = f"import cryostore.cli.verbs as verbs; from cryostore.cli import main; verbs.run = {run}; main()"
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -141,14 +141,14 @@ def test_a_full_disk_behind_stdout_is_reported_in_one_line():
     assert (done.returncode, done.stderr) == (1, "error: stdout: No space left on device\n")
 
 
-def test_another_full_disk_is_not_taken_for_stdout():
+def test_another_full_disk_is_not_reported_as_stdout():
     process = main_with("lambda arguments: (_ for _ in ()).throw(OSError(28, 'full', 'somewhere'))")
     assert "OSError" in process.communicate()[1]
     assert process.returncode == 2
 
 
 def test_closed_standard_streams_are_not_reused():
-    """The first file that is opened would be stdout, and be printed into."""
+    """Otherwise the first opened file would become stdout, and receive the output."""
     code = (
         "import cryostore.cli.verbs as verbs; from cryostore.cli import main; import os, sys;"
         "verbs.run = lambda _: print('x') or sys.exit(os.open('/', os.O_RDONLY)); main()"
@@ -166,7 +166,7 @@ def test_a_ctrl_c_while_it_starts_shows_no_traceback(tmp_path):
 
 
 def test_a_ctrl_c_is_explained(monkeypatch, capsys):
-    """What click makes of it included: it raises another error from it."""
+    """Also after click has raised another error from it."""
 
     def interrupt(*_, **__):
         try:

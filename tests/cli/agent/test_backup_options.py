@@ -25,7 +25,7 @@ def test_patterns_and_sizes_exclude_entries(cryo, source, tmp_path):
 
 
 def names_of(*arguments):
-    """Exit code of a dry run, the paths that it lists, and all that it says."""
+    """Return the exit code of a dry run, the listed paths, and all lines of the result."""
     printed = io.StringIO()
     with redirect_stdout(printed):
         code = run(["backup", "--dry-run", "--list", "--json", *map(os.fspath, arguments)])
@@ -33,7 +33,7 @@ def names_of(*arguments):
     return code, sorted(fact["path"] for fact in facts if fact["type"] == "entry"), facts
 
 
-def test_a_pattern_that_names_a_folder_above_the_path_changes_nothing(tmp_path):
+def test_a_pattern_for_a_folder_above_the_path_has_no_effect(tmp_path):
     write(tmp_path / "lib" / "data", {"x": {"a": b""}, "lib": {"c": b""}})
     assert names_of("--exclude", "lib/", tmp_path / "lib" / "data")[:2] == (0, ["x", "x/a"])
     assert names_of("--exclude", "data", tmp_path / "lib" / "data")[1] == ["lib", "lib/c", "x", "x/a"]

@@ -14,14 +14,14 @@ from support.processes.serving import server  # noqa: F401 - a fixture
 
 
 def test_without_a_terminal_and_without_yes_the_store_is_not_asked(capsys):
-    """Nobody listens at that address: what comes first is that there is nobody to confirm."""
+    """No server listens at that address: the missing confirmation is the first error."""
     assert run(["delete", "latest", "--resource", "r", "--endpoint-url", "http://127.0.0.1:9"]) == FAILED
     assert "--yes" in capsys.readouterr().err
 
 
 @pytest.fixture(params=["in a directory", "on a server"])
 def cryo(request, tmp_path, monkeypatch, capsys):
-    """Carries out a command line on a store; answers its exit code, stdout and stderr."""
+    """Carries out a command line on a store; returns its exit code, stdout and stderr."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     if request.param == "in a directory":
         monkeypatch.setenv("CRYO_DATA_DIR", str(tmp_path / "data"))
@@ -48,7 +48,9 @@ def test_recovery_points_are_deleted_and_the_others_stay(cryo, tmp_path):
     code, out, err = cryo("delete", ids[0])
     assert (code, out) == (FAILED, "")
     assert "no terminal" in err
-    assert cryo("delete", ids[0], "no-such-point", "--yes")[0] == FAILED  # and nothing goes if one is not there
+    assert (
+        cryo("delete", ids[0], "no-such-point", "--yes")[0] == FAILED
+    )  # nothing is deleted if one of them does not exist
     assert len([line for line in cryo("points")[1].splitlines() if line.split()[0] in ids]) == 3
     code, out, _ = cryo("delete", ids[0], ids[2].lower(), ids[0], "--yes", "--json")
     assert code == OK

@@ -16,7 +16,7 @@ POINT |= {"ResourceName": EVIL}
 
 
 class Hostile(BaseHTTPRequestHandler):
-    """Answers whatever the test wants."""
+    """A server that responds with `answer` to every request."""
 
     answer = (200, {})
 
@@ -31,12 +31,12 @@ class Hostile(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def hostile(monkeypatch):
-    """Carries out a command line on a server that answers `answer` to everything; answers code, stdout, stderr."""
+    """The options of a command line that name a server with the given `answer`."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAAAAAAAAAAAAAAAAA")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.delenv("CRYO_DATA_DIR", raising=False)
@@ -46,7 +46,7 @@ def hostile(monkeypatch):
         server.shutdown()
 
 
-def test_a_server_s_message_does_nothing_to_the_terminal(hostile, monkeypatch, capsys):
+def test_an_error_of_the_server_does_not_control_the_terminal(hostile, monkeypatch, capsys):
     monkeypatch.setattr(Hostile, "answer", (403, {"Message": EVIL, "Code": "AccessDeniedException"}))
     assert run(["points", *hostile]) == 2
     out, err = capsys.readouterr()
@@ -57,7 +57,7 @@ def test_a_server_s_message_does_nothing_to_the_terminal(hostile, monkeypatch, c
 
 @pytest.mark.parametrize("number", [1e300, -1e300, 1e12, -1e11])
 @pytest.mark.parametrize("verb", ["points", "status"])
-def test_a_time_that_no_calendar_has_is_a_clear_error(hostile, monkeypatch, capsys, verb, number):
+def test_an_impossible_time_is_a_clear_error(hostile, monkeypatch, capsys, verb, number):
     vaults = {"BackupVaultList": [{"BackupVaultName": "v", "CreationDate": number}]}
     points = {"RecoveryPoints": [POINT | {"CreationDate": number}]}
     monkeypatch.setattr(Hostile, "answer", (200, vaults | points))
@@ -68,7 +68,7 @@ def test_a_time_that_no_calendar_has_is_a_clear_error(hostile, monkeypatch, caps
 
 
 @pytest.mark.parametrize("number", [-62_135_596_800, 0, 253_402_300_799.0])
-def test_the_ends_of_the_calendar_are_shown(hostile, monkeypatch, capsys, number):
+def test_the_first_and_last_possible_times_are_shown(hostile, monkeypatch, capsys, number):
     vaults = {"BackupVaultList": [{"BackupVaultName": "v"}]}
     monkeypatch.setattr(Hostile, "answer", (200, vaults | {"RecoveryPoints": [POINT | {"CreationDate": number}]}))
     monkeypatch.setenv("TZ", "Asia/Tokyo")
@@ -78,7 +78,7 @@ def test_the_ends_of_the_calendar_are_shown(hostile, monkeypatch, capsys, number
     assert out.rstrip("\n").isprintable()
 
 
-def test_an_answer_that_is_larger_than_any_page_is_refused(hostile, monkeypatch, capsys):
+def test_a_response_that_is_larger_than_any_page_is_refused(hostile, monkeypatch, capsys):
     monkeypatch.setattr(Hostile, "answer", (200, {"x": "y" * 9 * 2**20}))
     assert run(["points", *hostile]) == 2
     assert "is too long" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def test_a_terminated_restore_leaves_no_half_written_file(cryo, source, tmp_path
     cryo("backup", source)
     line = [*CRYO, "restore", "latest", tmp_path / "target", "--data-dir", tmp_path / "data"]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not list(tmp_path.glob("target/.cryo-restore-*")):  # held as soon as a file is half written
+        while not list(tmp_path.glob("target/.cryo-restore-*")):  # stop it once a file is half written
             process.send_signal(signal.SIGCONT)
             assert process.poll() is None
             process.send_signal(signal.SIGSTOP)
@@ -81,7 +81,7 @@ def test_a_terminated_restore_leaves_no_half_written_file(cryo, source, tmp_path
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="takes a right away from root")
 def test_root_without_the_right_to_change_owners_restores_files(cryo, source, tmp_path):
-    """As in many a container."""
+    """As in many containers."""
     (source / "program").write_bytes(b"program")
     os.chown(source / "program", 1234, 1234)
     (source / "program").chmod(0o6755)
@@ -91,5 +91,5 @@ def test_root_without_the_right_to_change_owners_restores_files(cryo, source, tm
     assert done.returncode == WITH_ISSUES
     assert done.stderr == "program: the owner 1234:1234 cannot be set: Operation not permitted\n"
     made = (tmp_path / "target" / "program").stat()
-    assert (made.st_uid, made.st_mode & 0o7777) == (0, 0o755)  # nobody's program runs as root
+    assert (made.st_uid, made.st_mode & 0o7777) == (0, 0o755)  # a program of another user does not become root's
     assert (tmp_path / "target" / "program").read_bytes() == b"program"

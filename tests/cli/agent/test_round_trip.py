@@ -91,7 +91,7 @@ def test_backup_and_restore_over_a_server(source, tmp_path):
 
 
 def killed_backups(tmp_path, kills, more):
-    """Back up a tree that changes while being killed at random moments, then to the end; answers the last summary."""
+    """Kill backups of a changing tree at random moments, then let one finish; return its summary."""
     rng = random.Random(5)
     write(tmp_path / "source", {f"{n:03}": rng.randbytes(MIB // 2 + n) for n in range(60)})
     data = tmp_path / "data"
@@ -119,7 +119,7 @@ def check_after_kills(cryo, tmp_path, kills, writer=(), reader=()):
     for point in json_lines(cryo("points", "--json")[1]):
         assert cryo("verify", point["RecoveryPointArn"], "--data", *reader)[0] == OK
     (found,) = json_lines(cryo("check", "--json")[1])
-    if found["findings"]:  # a kill between the first bytes of a pack and the first row of it
+    if found["findings"]:  # the kill came between the first bytes of a pack and its first row
         assert [finding["name"] for finding in found["findings"]] == ["pack-unknown"], found
         assert cryo("repair")[0] == OK
         assert cryo("check")[0] == OK

@@ -30,7 +30,7 @@ def store(cryo, tmp_path):
 
 
 def started(store, name="tree"):
-    """Open a job of a resource and begin it; answers its id."""
+    """Start a job of a resource and let it run; return its id."""
     operation = StartBackupJob(backup_vault_name="Default", resource_arn=resource_arn(name), iam_role_arn=ROLE_ARN)
     job_id = store.call(operation).backup_job_id
     store.call(GetIncrementalBaseBackup(backup_job_id=job_id))
@@ -48,7 +48,7 @@ def test_people_see_a_table(cryo, store):
 
 
 def test_an_empty_store_is_an_issue_only_with_a_maximum_age(cryo, tmp_path):
-    assert cryo("status")[0] == FAILED, "nothing is made by asking"
+    assert cryo("status")[0] == FAILED, "a query creates no store"
     with open_agent_store(AgentStore(tmp_path / "data", None, None), create=True):
         pass
     assert cryo("status") == (OK, "no recovery point yet: `cryo backup PATH` makes one\n")
@@ -73,7 +73,7 @@ def test_one_resource_or_vault_alone(cryo, store):
     assert cryo("status", "--vault", "nowhere")[0] == FAILED
 
 
-def test_a_failed_run_is_told_until_a_good_one_comes(cryo, store, tmp_path):
+def test_a_failed_run_is_reported_until_one_succeeds(cryo, store, tmp_path):
     job_id = started(store)
     store.call(CommitBackupJob(backup_job_id=job_id, outcome="FAILED", status_message="the disk hums"))
     assert "failed: the disk hums" in cryo("status")[1]
@@ -91,7 +91,7 @@ def test_the_issues_of_the_last_good_run_are_shown(cryo, store):
     assert (code, out.splitlines()[-1]) == (OK, "tree: 2 items were skipped.")
 
 
-def test_the_same_over_a_server(cryo, tmp_path, monkeypatch):
+def test_status_over_a_server(cryo, tmp_path, monkeypatch):
     monkeypatch.delenv("CRYO_DATA_DIR")
     with serving(tmp_path / "served") as server:
         for name in ("AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
@@ -106,22 +106,22 @@ def test_the_same_over_a_server(cryo, tmp_path, monkeypatch):
     ("seconds", "words"),
     [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172_800, "2 d"), (-1, "-1 s")],
 )
-def test_spans(seconds, words):
+def test_ages_as_text(seconds, words):
     assert span(seconds * 1000) == words
 
 
 def test_no_key_is_needed(cryo, store, monkeypatch, tmp_path):
-    """A monitor has no key of the agent, and nobody to type its passphrase."""
+    """A monitoring system has no key of the agent, and cannot type its passphrase."""
     monkeypatch.setenv("CRYO_KEY_FILE", str(tmp_path / "nowhere"))
     assert cryo("status", "--max-age", "1h")[0] == OK
 
 
 def test_a_damaged_point_is_an_issue_until_the_next_backup(cryo, store, tmp_path):
-    """However the damage was found; `cryo verify` names the file, and reads nothing for it."""
+    """The damage is found by `check`; `cryo verify` then reports it without reading data."""
     (pack,) = (tmp_path / "data" / "packs").rglob("*.pack")
     content = pack.read_bytes()
     pack.unlink()
-    assert cryo("status", "--max-age", "1h")[0] == OK, "nobody knows of it yet"
+    assert cryo("status", "--max-age", "1h")[0] == OK, "no check has found it yet"
     assert cryo("check")[0] == WITH_ISSUES
     code, said = cryo("status", "--max-age", "1h")
     assert code == WITH_ISSUES

@@ -9,7 +9,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import time
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from cryostore.agent.streams.device import BLOCK_BYTES
 from cryostore.core.limits import MIB
+from support.waiting import until
 
 SECONDS_MAX = 60
 
@@ -31,7 +31,7 @@ def cryo(cryo_process):
     return cryo_process
 
 
-def test_standard_input_and_back(cryo, tmp_path):
+def test_backup_and_restore_of_stdin(cryo, tmp_path):
     data = noise(3 * MIB)
     summary = cryo.summary("--stdin", "--name", "dump.sql", stdin=data)
     assert (summary["bytes"], summary["files"], summary["issues"]) == (len(data), 1, 0)
@@ -45,7 +45,7 @@ def test_standard_input_and_back(cryo, tmp_path):
     assert cryo.summary("--stdin", "--name", "dump.sql", stdin=data)["same"]
 
 
-def test_a_command_in_a_line_of_shell_or_as_arguments(cryo):
+def test_the_output_of_a_shell_line_or_of_a_command_with_arguments(cryo):
     cryo("backup", "--command", "echo one; echo $HOME | wc -l", "--name", "a")
     assert cryo("cat", "latest")[0].split() == [b"one", b"1"]
     cryo("backup", "--stdin-from-command", "--name", "b", "--", "printf", "%s|", "a b", "--json", "*")
@@ -64,7 +64,7 @@ def test_a_command_that_fails(cryo):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_stream_is_given_up(cryo, number):
+def test_an_interrupted_stream_leaves_no_point_and_no_open_job(cryo, number):
     process = cryo.start("backup", "--stdin", "--name", "a", stdin=subprocess.PIPE)
     process.stdin.write(noise(10 * MIB))
     process.stdin.flush()
@@ -92,12 +92,12 @@ def test_a_pipe_without_a_reader_does_not_block_a_restore(cryo, tmp_path, kind, 
 
 def wait_for_handler(pid, number):
     """Wait until a process handles a signal."""
-    deadline = time.monotonic() + SECONDS_MAX
-    while True:
+
+    def handles():
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        if int(status["SigCgt"], 16) & 1 << (number - 1):
-            return
-        assert time.monotonic() < deadline
+        return int(status["SigCgt"], 16) & 1 << (number - 1)
+
+    until(handles, seconds_max=SECONDS_MAX)
 
 
 def test_content_for_a_reader_that_closes_its_pipe_is_not_reported_as_written(cryo):
@@ -112,7 +112,7 @@ def test_content_for_a_reader_that_closes_its_pipe_is_not_reported_as_written(cr
 
 
 def test_a_source_or_target_of_a_wrong_kind_is_refused_at_once(cryo, tmp_path):
-    """Nothing of the kind is opened: an open of a FIFO would wait for somebody who writes."""
+    """It is not opened, because opening a FIFO would wait for a writer."""
     (tmp_path / "disk").write_bytes(noise(MIB))
     cryo("backup", "--device", tmp_path / "disk", "--resource", "disk")
     os.mkfifo(tmp_path / "pipe")
@@ -136,7 +136,7 @@ def test_a_source_or_target_of_a_wrong_kind_is_refused_at_once(cryo, tmp_path):
     assert (tmp_path / "folder" / "disk").read_bytes() == noise(MIB)
 
 
-def test_a_killed_stream_leaves_nothing_and_is_not_sent_again(cryo):
+def test_a_killed_stream_leaves_no_point_and_its_chunks_are_not_sent_again(cryo):
     data = noise(40 * MIB)
     process = cryo.start("backup", "--stdin", "--name", "a", stdin=subprocess.PIPE)
     process.stdin.write(data[: 36 * MIB])
@@ -153,12 +153,15 @@ def test_a_killed_stream_leaves_nothing_and_is_not_sent_again(cryo):
 
 
 def wait_for_bytes(folder, count):
-    deadline = time.monotonic() + SECONDS_MAX
-    while sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < count:
-        assert time.monotonic() < deadline
+    """Wait until the files in a folder have this many bytes."""
+
+    def stored_bytes():
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    until(lambda: stored_bytes() >= count, seconds_max=SECONDS_MAX)
 
 
-def test_a_disk_image_and_back(cryo, tmp_path):
+def test_backup_and_restore_of_a_disk_image(cryo, tmp_path):
     image = tmp_path / "disk.raw"
     image.write_bytes(noise(2 * MIB) + bytes(3 * MIB) + b"end")
     summary = cryo.summary("--device", image)
@@ -194,7 +197,7 @@ def test_options_that_do_not_fit_together_are_refused(cryo, arguments, said):
 
 
 def spoil_in_the_middle(cryo, digest):
-    """Flip a bit of one chunk, which no scrub has found."""
+    """Flip a bit of a chunk. No scrub has found the damage."""
     with closing(sqlite3.connect(cryo.folder / "store" / "catalog.sqlite")) as catalog:
         query = "SELECT name, pack_offset, sealed_length FROM chunk JOIN pack USING (pack_number) WHERE digest = ?"
         name, offset, length = catalog.execute(query, (digest,)).fetchone()
@@ -205,7 +208,7 @@ def spoil_in_the_middle(cryo, digest):
 
 
 def test_a_damaged_stream_is_an_issue_that_names_the_place(cryo, tmp_path):
-    """Exit code 1, whatever it is restored to; nothing half-written takes a place."""
+    """Exit code 1 for every target, and no target has a half-written file."""
     data = noise(12 * MIB)
     cryo("backup", "--stdin", "--name", "dump.sql", stdin=data)
     with closing(sqlite3.connect(tmp_path / "store" / "catalog.sqlite")) as catalog:
@@ -235,11 +238,11 @@ def test_a_damaged_stream_is_an_issue_that_names_the_place(cryo, tmp_path):
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".cryo-restore-*"))
     _, err = cryo("verify", "latest", code=1)
-    assert "dump.sql" in err, "the read has marked it"
+    assert "dump.sql" in err, "the failed read has marked it"
 
 
-def test_a_disk_with_a_damaged_block_is_restored_in_place_but_for_that(cryo, tmp_path):
-    """Onto a new file it is not: a disk that lacks a block must not look like a whole one."""
+def test_a_disk_with_a_damaged_block_is_restored_in_place_except_for_that_block(cryo, tmp_path):
+    """It is not restored to a new file, because an incomplete disk must not look complete."""
     data = noise(24 * MIB)
     (tmp_path / "disk").write_bytes(data)
     cryo("backup", "--device", tmp_path / "disk", "--name", "disk")

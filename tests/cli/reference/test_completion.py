@@ -1,4 +1,4 @@
-"""`cryo completion`: the scripts are the shells' own language, and what they ask for is answered at once."""
+"""`cryo completion`: scripts for the shells, and quick answers to their requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cryostore.cli.verbs import VERBS, run
 CHECKS = {"bash": ["bash", "-n"], "zsh": ["zsh", "-n"], "fish": ["fish", "--no-execute"]}
 
 
-def asked(line):
-    """What is offered behind the last word of a command line, as bash asks for it; and the modules that took."""
+def completions(line):
+    """Return the completions of a command line, as bash requests them, and the imported modules."""
     words = line.split(" ")
     environment = os.environ | {
         "_CRYO_COMPLETE": "bash_complete",
@@ -34,7 +34,7 @@ def asked(line):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_each_shell_takes_its_script(capsys, tmp_path, shell):
+def test_each_shell_accepts_its_script(capsys, tmp_path, shell):
     assert run(["completion", shell]) == OK
     script = tmp_path / "script"
     script.write_text(capsys.readouterr().out)
@@ -46,21 +46,21 @@ def test_each_shell_takes_its_script(capsys, tmp_path, shell):
 
 
 def test_verbs_are_offered_without_loading_them():
-    found, loaded = asked("cryo ")
+    found, loaded = completions("cryo ")
     assert found == sorted(VERBS)
     assert not loaded & {module for module, _ in VERBS.values()}
-    assert asked("cryo rest")[0] == ["restore"]
+    assert completions("cryo rest")[0] == ["restore"]
 
 
 def test_options_and_choices_are_offered():
-    assert asked("cryo restore --over")[0] == ["--overwrite"]
-    assert asked("cryo restore --overwrite n")[0] == ["never", "newer"]
-    assert asked("cryo key ro")[0] == ["rotate"]
+    assert completions("cryo restore --over")[0] == ["--overwrite"]
+    assert completions("cryo restore --overwrite n")[0] == ["never", "newer"]
+    assert completions("cryo key ro")[0] == ["rotate"]
 
 
 @pytest.fixture
 def shell_folder(tmp_path):
-    """A folder for $PATH whose `cryo` is the one under test, and a place for what shells remember."""
+    """A folder for $PATH with the `cryo` under test, and a home folder for the shells."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "cryo"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cryostore "$@"\n')
@@ -69,7 +69,7 @@ def shell_folder(tmp_path):
 
 
 def shell(folder, command):
-    """What a shell says that has the completion of cryo."""
+    """Return the output of a shell with the completion of cryo."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"this machine has no {command[0]}")
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOME": str(folder), "TERM": "dumb"}
@@ -98,7 +98,7 @@ zpty -d shell
 
 
 def test_zsh_completes(shell_folder):
-    """Typed at a terminal, as completion needs one."""
+    """On a terminal, which completion needs."""
     assert "cryo restore" in shell(shell_folder, ["zsh", "-f", "-c", ZSH])
 
 

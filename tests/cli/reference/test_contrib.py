@@ -1,4 +1,4 @@
-"""The examples in contrib/: systemd takes the units, every `cryo` in them is a command line, and no secret is there."""
+"""The examples in contrib/: systemd accepts the units, every `cryo` command is valid, and none has a secret."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CALL = re.compile(r"\bcryo ((?:backup|restore|serve|status|doctor)\b[^\n'>|)]*?)
 
 
 def calls(path):
-    """The arguments of every `cryo` in a file."""
+    """Return the arguments of every `cryo` command in a file."""
     return [shlex.split(line) for line in CALL.findall(path.read_text(encoding="utf-8"))]
 
 
-def test_systemd_takes_the_units(tmp_path):
+def test_systemd_accepts_the_units(tmp_path):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("this machine has no systemd-analyze")
     for unit in UNITS:
@@ -34,7 +34,7 @@ def test_systemd_takes_the_units(tmp_path):
         text=True,
         check=False,
     )
-    ours = [line for line in done.stderr.splitlines() if "cryo" in line]  # not what is wrong with this machine's units
+    ours = [line for line in done.stderr.splitlines() if "cryo" in line]  # without problems of this machine's units
     assert (done.returncode, ours) == (0, [])
 
 
@@ -44,7 +44,7 @@ def test_every_timer_has_its_service():
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if calls(path)], ids=shown)
-def test_every_command_line_is_one(path):
+def test_every_command_line_is_valid(path):
     for verb, *arguments in calls(path):
         command = cryo.get_command(None, verb)
         command.make_context(verb, [argument for argument in arguments if argument != "..."])

@@ -1,4 +1,4 @@
-"""Every command line that README.md and the pages of docs/guide tell their readers to type is one."""
+"""Command lines in README.md and docs/guide: each one is valid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MENTIONED = re.compile(r"`(cryo (?!VERB)[^`]*)`")
 
 
 def pieces(line):
-    """The calls of `cryo` in a line of shell, as lists of arguments."""
+    """Yield the arguments of every `cryo` command in a shell line."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|<>()&;")
     lexer.whitespace_split = True
     call = None
@@ -33,7 +33,7 @@ def pieces(line):
 
 
 def command_lines(page):
-    """All of a page: of its blocks, and between backquotes, where line breaks do not count."""
+    """Return the command lines of a page, from its blocks and between backquotes, where line breaks do not count."""
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = "\n".join(re.findall(r"^    .*$|^```sh\n(?:.*?)^```", text, re.MULTILINE | re.DOTALL))
     typed = [line for line in TYPED.findall(blocks) if not line.startswith("<!--")]
@@ -42,7 +42,7 @@ def command_lines(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_line_is_one(page):
+def test_every_command_line_is_valid(page):
     for line, whole in command_lines(page):
         for verb, *arguments in pieces(line):
             assert verb in VERBS, line
@@ -56,10 +56,10 @@ def test_every_command_line_is_one(page):
             try:
                 command.make_context(verb, names)
             except (click.MissingParameter, click.BadOptionUsage, click.exceptions.NoArgsIsHelpError):
-                assert not whole, f"{line}: what is only mentioned may be incomplete, what is to be typed may not"
+                assert not whole, f"{line}: only a mentioned command may be incomplete"
 
 
-def test_the_pages_show_the_verbs_of_every_day():
-    """Else the lines above are not found, and the test of each page has nothing to look at."""
+def test_the_pages_show_common_verbs():
+    """Proves that command lines are found, so that the test above has an effect."""
     seen = {verb for page in PAGES for line, _ in command_lines(page) for verb, *_ in pieces(line)}
     assert {"backup", "restore", "points", "status", "serve", "init-key", "serve-nbd"} <= seen

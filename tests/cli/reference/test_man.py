@@ -1,4 +1,4 @@
-"""`cryo man`: a page for each command, with each option, that a manual page reader takes without a complaint."""
+"""`cryo man`: a page for each command, with each option, which manual page readers accept without warnings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGES = {page_name(context): context for context in every_command()}
 
 
 def shown(text):
-    """What a page shows, near enough: escapes undone, fonts left out."""
+    """Return the approximate text of a page, without escapes and fonts."""
     text = re.sub(r"\\f[BRIP]", "", text).replace(r"\-", "-").replace(r"\(aq", "'").replace(r"\(dq", '"')
     return text.replace(r"\&", "").replace(r"\e", "\\")
 
@@ -29,7 +29,7 @@ def test_each_verb_has_a_page():
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
-def test_a_page_has_all_that_help_has(name):
+def test_a_page_has_everything_from_the_help_text(name):
     context = PAGES[name]
     text = shown(page(context))
     for parameter in context.command.get_params(context):
@@ -50,7 +50,7 @@ def test_one_page_is_printed(capsys):
         assert run(["man", *wrong]) == FAILED
 
 
-def test_all_pages_are_written_and_no_reader_complains(capsys, tmp_path):
+def test_all_pages_are_written_and_groff_accepts_them(capsys, tmp_path):
     folder = tmp_path / "share" / "man1"
     assert run(["man", "--to", str(folder)]) == OK
     assert f"{len(PAGES)} pages" in capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_written(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("words", [".TH no request", "'br no request", r"a \fB backslash", "--dry-run", "say `x-y` so"])
-def test_words_come_out_as_they_are(words):
+def test_text_is_shown_unchanged(words):
     written = man._text(words)
     assert not written.startswith((".", "'"))
     if shutil.which("groff") is None:

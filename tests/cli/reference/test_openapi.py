@@ -1,4 +1,4 @@
-"""`cryo openapi`: the document goes to stdout, whole and nothing beside it."""
+"""`cryo openapi`: the complete document, and nothing else, on stdout."""
 
 from __future__ import annotations
 

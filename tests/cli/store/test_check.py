@@ -28,7 +28,7 @@ def spoil(data_dir, at):
 
 
 def picture(data_dir):
-    """What is stored."""
+    """Return the packs with their bytes."""
     return {path: path.read_bytes() for path in data_dir.rglob("*.pack")}
 
 

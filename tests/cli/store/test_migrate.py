@@ -34,7 +34,7 @@ class Places:
         self._capsys = capsys
 
     def cryo(self, *arguments, code=0):
-        """Carry out a command line, which ends with a code; answers what it wrote."""
+        """Carry out a command line, check its exit code, and return its output."""
         assert run([str(argument) for argument in arguments]) == code, self._capsys.readouterr()
         return self._capsys.readouterr()
 

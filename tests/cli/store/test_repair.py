@@ -31,7 +31,7 @@ def forget_the_pack(data_dir):
 
 
 def restored(data_dir, point):
-    """What the point holds."""
+    """Return the content of the point."""
     with opened(data_dir, clock=wall_clock) as store:
         return store.api().restored(point)
 
