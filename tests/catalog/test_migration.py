@@ -58,7 +58,7 @@ open_catalog(Path(sys.argv[1])).close()
 """
 
 
-def made_at(path, version):
+def catalog_of_version(path, version):
     """Create a catalog of a version step by step, with the version rows of its time."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -105,7 +105,7 @@ def test_the_numbers_of_the_steps_have_no_gap():
 
 @pytest.mark.parametrize("version", range(NEWEST + 1))
 def test_every_version_is_migrated_to_the_same_schema(tmp_path, newest, version):
-    path = made_at(tmp_path / "old.sqlite", version)
+    path = catalog_of_version(tmp_path / "old.sqlite", version)
     open_catalog(path).close()
     assert schema(path) == newest
 
@@ -137,7 +137,7 @@ class Breaking:
 @pytest.mark.parametrize("version", range(NEWEST))
 def test_a_failed_statement_leaves_the_old_version(tmp_path, newest, version):
     """Each statement fails in turn, and the next attempt succeeds."""
-    path = made_at(tmp_path / "old.sqlite", version)
+    path = catalog_of_version(tmp_path / "old.sqlite", version)
     with closing(SqliteDatabase(path)) as database:
         before = content(path)
         at = 1
@@ -178,7 +178,7 @@ def _killed(path, at):
 def test_several_processes_migrate_at_once(tmp_path, newest):
     """One of them migrates; the others find the newest schema."""
     for version in (0, NEWEST - 1):
-        path = made_at(tmp_path / f"from {version}.sqlite", version)
+        path = catalog_of_version(tmp_path / f"from {version}.sqlite", version)
         command = [sys.executable, "-c", MIGRATING, str(path)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(PROCESSES)]

@@ -70,7 +70,7 @@ def test_an_older_version_does_not_downgrade_the_schema(place, later):
         [f"-- readable by: {KNOWN + 1}\n{ADDS}"],
         [ADDS, f"-- readable by: {KNOWN}\n{ADDS_MORE}"],
     ],
-    ids=["two versions newer", "says nothing", "for itself alone", "a step before it left no room"],
+    ids=["two versions newer", "declares nothing", "only itself", "an earlier step excludes it"],
 )
 def test_a_version_that_is_too_old_is_refused(place, later, further):
     later(place, *further).service.close()

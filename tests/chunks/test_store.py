@@ -74,7 +74,7 @@ def test_a_new_store_reads_the_packs_of_the_old_one(blobs):
 
 
 def test_two_stores_share_the_blobs(blobs):
-    """As two worker processes do: each has a pack of its own, both read both."""
+    """As in two worker processes, each has its own pack, and both read both packs."""
     new_id = counting_ids()
     stores = [ChunkStore(blobs, new_id) for _ in range(2)]
     locations = [store.put(Payload(b"of %d" % number), KEY) for number, store in enumerate(stores)]
@@ -259,7 +259,7 @@ def test_after_sigkill_all_acknowledged_data_is_there(blobs):
     writer = subprocess.Popen([sys.executable, "-c", WRITER, blobs._root], stdout=subprocess.PIPE, text=True)
     lines = [writer.stdout.readline() for _ in range(150)]
     owned = [pack_id for pack_id in list_packs(blobs) if blobs.owned(pack_key(pack_id))]
-    assert owned, "the writer lives, and shows it"
+    assert owned, "the writer is alive"
     os.kill(writer.pid, signal.SIGKILL)
     lines += [line for line in writer.stdout if line.endswith("\n")]
     writer.stdout.close()

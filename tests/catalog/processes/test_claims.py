@@ -104,7 +104,7 @@ def test_a_released_claim_is_free_and_its_number_is_never_reused(catalog):
         assert release(catalog, count, finished_ms=NOW_MS + count if count != 2 else None, place=f"place {count}")
         row = find(catalog)
         assert (row.holder, row.until_ms, row.doing, row.place) == (None, NOW_MS + 5, "", f"place {count}")
-        assert row.finished_ms == NOW_MS + (1 if count == 2 else count), "what was not finished leaves it as it was"
+        assert row.finished_ms == NOW_MS + (1 if count == 2 else count), "unfinished work leaves it unchanged"
         assert is_lost(catalog, count)
     assert claim(catalog, "node").place == "place 3"
 

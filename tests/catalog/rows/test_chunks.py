@@ -108,7 +108,7 @@ def test_a_chunk_used_in_this_epoch_is_not_condemned(catalog):
     assert catalog.write(lambda t: chunks.mark_used(t, 1, A))
     assert not condemn(catalog, A, before_epoch=1)
     assert condemn(catalog, B, before_epoch=1)
-    assert not condemn(catalog, B, before_epoch=1), "it is condemned already"
+    assert not condemn(catalog, B, before_epoch=1), "it is already condemned"
 
 
 def test_a_condemnation_in_the_future_is_set_to_now(catalog):
@@ -213,4 +213,4 @@ def test_a_row_moves_only_from_the_location_that_was_read(catalog):
 
     assert move()
     assert find(catalog, A) == row(pack="q", offset=900)
-    assert not move(), "it is not there any more"
+    assert not move(), "it is no longer there"

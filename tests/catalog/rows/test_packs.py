@@ -64,7 +64,7 @@ def test_a_new_pack_must_be_from_the_current_epoch(catalog):
     number_for(catalog, "old")
     catalog.write(epoch.next_epoch)
     assert number_for(catalog, "new") is None
-    assert number_for(catalog, "old") == 1, "its row shows that it was not given up"
+    assert number_for(catalog, "old") == 1, "its row shows that it was not abandoned"
     assert number_for(catalog, "new", at_epoch=1) == 2
 
 
@@ -84,7 +84,7 @@ def test_sizes_are_stored_and_summed(catalog):
     catalog.write(lambda t: packs.set_sizes(t, {one: 150, growing: 7}))
     assert catalog.read(packs.noted_bytes) == 257
     retire(catalog, other)
-    assert catalog.read(packs.noted_bytes) == 257, "its file is still there"
+    assert catalog.read(packs.noted_bytes) == 257, "its file still exists"
     drop(catalog, other)
     assert catalog.read(packs.noted_bytes) == 157
 
@@ -96,12 +96,12 @@ def test_only_a_closed_empty_pack_is_retired(catalog):
     assert catalog.read(lambda t: packs.empty(t, after=0, limit=10)) == [empty, last]
     assert catalog.read(lambda t: packs.empty(t, after=empty, limit=10)) == [last]
     assert [retire(catalog, number) for number in (growing, full, empty)] == [False, False, True]
-    assert not retire(catalog, empty), "it is retired already"
+    assert not retire(catalog, empty), "it is already retired"
     assert names(catalog, packs.not_retired) == ["grows", "full", "last"]
     assert names(catalog, packs.not_retired, after=full, limit=1) == ["last"]
     assert names(catalog, packs.retired) == ["empty"]
     assert not catalog.read(lambda t: packs.is_closed(t, empty))
-    assert number_for(catalog, "empty") is None, "it takes no chunk any more"
+    assert number_for(catalog, "empty") is None, "it accepts no more chunks"
 
 
 def test_a_pack_is_removed_after_the_quarantine_and_its_row_in_a_later_epoch(catalog):
@@ -110,7 +110,7 @@ def test_a_pack_is_removed_after_the_quarantine_and_its_row_in_a_later_epoch(cat
     retire(catalog, number, now_ms=5)
     assert not drop(catalog, number, before_ms=4)
     assert drop(catalog, number, at_epoch=3)
-    assert not drop(catalog, number, at_epoch=4), "it is dropped already"
+    assert not drop(catalog, number, at_epoch=4), "it is already dropped"
     assert find(catalog, "p").dropped_epoch == 3
     assert names(catalog, packs.retired) == ["p"]
     for before, left in ((3, ["p"]), (4, [])):

@@ -85,7 +85,7 @@ def test_a_late_record_changes_nothing(catalog):
     finish(catalog, VAULT_1, 2)
     assert finish(catalog, VAULT_1, 1, parts=9) is None
     catalog.write(lambda t: records.end(t, VAULT_1))
-    assert finish(catalog, VAULT_1, 3) is None, "the noun is gone"
+    assert finish(catalog, VAULT_1, 3) is None, "the noun is deleted"
     assert find(catalog, VAULT_1).recorded == 2
 
 
@@ -127,7 +127,7 @@ def test_unseen_commits_are_touched(catalog):
     catalog.write(lambda t: lineages.insert(t, 1, Segment(lineage, 4)))
     assert catalog.write(records.touch_unseen) == 2
     assert due(catalog) == [keys[0], keys[2], waiting]
-    assert catalog.write(records.touch_unseen) == 0, "they are due already"
+    assert catalog.write(records.touch_unseen) == 0, "they are already due"
 
 
 def test_records_between_two_seen_generations(catalog):

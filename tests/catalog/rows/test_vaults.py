@@ -39,7 +39,7 @@ def test_pages_are_by_name(catalog):
         (lambda t: lineages.insert(t, 1, None), True),
         (lambda t: restore_jobs.insert(t, restore_job_row(completed_ms=1)), False),
     ],
-    ids=["point", "point being deleted", "open job", "ended job", "rows not yet taken back", "ended restore"],
+    ids=["point", "point being deleted", "open job", "ended job", "rows not yet deleted", "ended restore"],
 )
 def test_a_vault_in_use_is_not_deleted(catalog, insert, used):
     catalog.write(insert)

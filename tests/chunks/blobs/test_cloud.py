@@ -104,7 +104,7 @@ def test_multipart_uploads_are_never_used(store, bytes_count):
     store.put("a", bytes(bytes_count))
     assert store.stat("a") == bytes_count
     found = store.back_door.client.head_object(Bucket=store.back_door.bucket, Key=store.back_door.prefix + "a")
-    assert "-" not in found["ETag"], "the tag of an object put in parts says how many"
+    assert "-" not in found["ETag"], "the tag of a multipart object has the number of its parts"
     assert store.back_door.unfinished_uploads() == []
 
 

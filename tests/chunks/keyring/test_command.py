@@ -85,7 +85,7 @@ def test_a_program_that_cannot_be_started_is_an_error(arguments):
     "text",
     ["import time; time.sleep(600)", "import os, time; os.close(1); time.sleep(600)",
      "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"],
-    ids=["sleeps", "prints nothing more and sleeps", "leaves a child that holds its stdout"],
+    ids=["hangs", "closes its stdout and hangs", "leaves a child that keeps its stdout open"],
 )  # fmt: skip
 def test_a_hanging_program_is_killed_with_its_children(tmp_path, text):
     begun = time.monotonic()

@@ -165,7 +165,7 @@ def test_large_envelopes_are_written_while_a_flush_runs(blobs):
     until_gathering(writer._flushes, 1)
     (content,) = packs(blobs).values()
     assert len(content) == PACK_HEADER_BYTES + SMALL + LARGE
-    assert outcomes == [None], "written is not durable"
+    assert outcomes == [None], "written bytes are not durable yet"
     held.may_end.set()
     for thread in threads + more:
         thread.join(30)
@@ -252,9 +252,9 @@ def test_a_failed_flush_fails_every_append_that_it_should_have_covered(blobs):
     held.may_end.set()
     for thread in first + others:
         thread.join(30)
-    assert first_outcome[0].pack_id == before.pack_id, "the flush that was running had begun before"
+    assert first_outcome[0].pack_id == before.pack_id, "the running flush had begun before"
     assert [type(outcome) for outcome in outcomes] == [StorageUnavailableError] * 13
-    assert len({id(outcome) for outcome in outcomes}) == 13, "each thread has an exception of its own"
+    assert len({id(outcome) for outcome in outcomes}) == 13, "each thread has its own exception"
     assert writer.append(b"a").pack_id != before.pack_id
 
 

@@ -110,7 +110,7 @@ def test_large_envelopes_are_put_at_once_and_small_ones_gather(blobs):
     assert SMALL_PUTS_MAX == 2
     others, outcomes = in_threads(putter, [bytes([number]) * SMALL for number in range(20)])
     until_gathering(putter._small, 20)
-    assert packs(blobs) == {}, "nothing is there before its put"
+    assert packs(blobs) == {}, "no blob exists before its put"
     assert outcomes == [None] * 20
     held.may_end.release(8)
     join(large + first + second + others)
@@ -183,7 +183,7 @@ def test_a_failed_put_fails_only_its_own_envelopes(blobs, failure, kind):
     join(lucky + small + other + others)
     assert [type(outcome) for outcome in outcomes] == [kind] * 10
     assert {outcome.hint for outcome in outcomes} == {"wait"}
-    assert len({id(outcome) for outcome in outcomes}) == 10, "each thread has an exception of its own"
+    assert len({id(outcome) for outcome in outcomes}) == 10, "each thread has its own exception"
     assert stored(blobs, lucky_outcomes[0]) == b"L" * LARGE
     assert stored(blobs, small_outcomes[0]) + stored(blobs, other_outcomes[0]) == b"s" * SMALL + b"t" * SMALL
     held.may_end.release(1)

@@ -62,7 +62,7 @@ def test_make_durable_flushes_the_bytes_of_a_dead_process_and_changes_nothing(tm
     monkeypatch.setattr(
         os, "fsync", lambda descriptor: (flushed.append(os.fstat(descriptor).st_size), fsync(descriptor))
     )
-    assert not store.make_durable(PACK), "its writer lives"
+    assert not store.make_durable(PACK), "its writer is alive"
     assert flushed == []
     appender.close()
     assert store.make_durable(PACK)

@@ -45,7 +45,7 @@ def test_items_that_arrive_during_a_flush_share_the_next():
     assert gate.began.acquire(timeout=30)
     threads += [start(group.join, number) for number in range(1, 20)]
     until_gathering(group, 19)
-    assert gate.batches == [[0]], "a waiter whose flush has begun is not put into it"
+    assert gate.batches == [[0]], "an item does not join a flush that has begun"
     gate.may_end.release(2)
     for thread in threads:
         thread.join(30)

@@ -136,9 +136,9 @@ def kill_again_and_again(data_dir, kills):
     try:
         for failure in filter(None, (one.failure for one in (*writers, collector))):
             raise failure
-        assert collector.removed, "there was garbage"
-        assert collector.compacted, "packs were compacted"
-        assert collector.scrubbed.chunks, "something was scrubbed"
+        assert collector.removed, "nothing was collected"
+        assert collector.compacted, "no pack was compacted"
+        assert collector.scrubbed.chunks, "nothing was scrubbed"
         assert collector.scrubbed.is_clean
         assert min(writer.acknowledged for writer in writers) > kills, "too little was written"
         verified = set()

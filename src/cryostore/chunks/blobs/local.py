@@ -88,9 +88,8 @@ class LocalBlobs:
         with storage_errors(f"blob {key}"), contextlib.suppress(*ABSENT):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-            sync_directory(
-                path.parent
-            )  # also if it is gone: the process that removed it may have died before its flush
+            # Also if it is gone: the process that removed it may have died before its flush.
+            sync_directory(path.parent)
 
     def close(self) -> None:
         """See BlobStore."""
