@@ -16,9 +16,9 @@ from cryostore.model.jobs import CommitBackupJob, StartBackupJob
 from cryostore.model.objects import ListObjects, NotifyObjectComplete, PutObject, StartObject
 from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.service import Caller
-from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.init import init
 from cryostore.service.opening.open_shared import open_shared_service
+from cryostore.service.opening.shared_store import SharedStoreAddress
 
 CHUNK_BYTES = 4096
 READABLE_CHUNKS = 200

@@ -17,7 +17,7 @@ import psycopg
 from cryostore.catalog.database import GENERATION_MAX
 from cryostore.catalog.rows import chunk_lists
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
-from cryostore.service.opening.address import is_url
+from cryostore.service.opening.shared_store import is_url
 
 Run = Callable[..., list[Any]]
 

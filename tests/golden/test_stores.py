@@ -20,7 +20,7 @@ from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.model.chunks import GetChunk, ListChunks
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.objects import GetObjectMetadata
-from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.data_directory import existing_keyring
 from support.requests.api import base64_of, hex_of
 from support.stores.collecting import noise
 from support.stores.golden_store import STORES

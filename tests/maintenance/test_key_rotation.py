@@ -33,8 +33,8 @@ from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.model.errors import ResourceNotFoundException, ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service import CallAs
-from cryostore.service.opening.keyring import existing_keyring
-from cryostore.service.records.recording import write_due_records
+from cryostore.service.opening.data_directory import existing_keyring
+from cryostore.service.recording import write_due_records
 from cryostore.service.vault_keys import SEALING_KEY_CACHE_SECONDS
 from support.faults.faulty_database import FaultyDatabase
 from support.requests.api import Api

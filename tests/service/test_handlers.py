@@ -9,6 +9,8 @@ from cryostore.model import OPERATIONS
 from cryostore.service import HANDLERS
 from support import project
 
+COVERS = ("service/service.py",)
+
 OPERATION_ROOM = "cryostore.service.operations."
 ROWS_ROOM = f"{rows.__name__}."
 

@@ -9,7 +9,7 @@ from cryostore.catalog.rows.records import VAULT, RecordKey
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.background_tasks import drop_destroyed_keys
 from cryostore.model.vaults import DeleteBackupVault
-from cryostore.service.records.recording import mark_vault_changed, update_record
+from cryostore.service.recording import mark_vault_changed, update_record
 from cryostore.service.store_keyring import TOKEN_SECRET
 from cryostore.service.vault_keys import SEALING_KEY_CACHE_SECONDS, VaultKeys
 from support.catalogs.memory_database import MemoryDatabase

@@ -5,7 +5,7 @@ other, so that a catalog is never used with the blobs of another store. Markers 
 is valid: a process that creates another catalog for the same blobs puts the next marker, and processes that use an
 older one are shut out.
 
-Not here: the row of the catalog (`service.opening.identity`).
+Not here: the row of the catalog (`service.opening.shared_store`).
 """
 
 from __future__ import annotations

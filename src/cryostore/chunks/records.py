@@ -1,7 +1,7 @@
 """Records: sealed blobs that repeat what the catalog says, so that a lost catalog can be rebuilt.
 
 Byte table: docs/reference/formats.md, "Record". In this module: their names and their sealed form. Not here: their
-content (`service.records.recording`).
+content (`service.recording`).
 """
 
 from __future__ import annotations

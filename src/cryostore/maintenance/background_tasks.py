@@ -35,9 +35,15 @@ from cryostore.maintenance.garbage_collection.run import CollectionResult
 from cryostore.maintenance.verification import scrub
 from cryostore.maintenance.verification.scrub import ScrubResult
 from cryostore.service import Context, Service
-from cryostore.service.lineages.ended_jobs import delete_uploads, end_job, roll_back_job
-from cryostore.service.lineages.pruning import delete_point, remove_unneeded_lineages, run_in_batches
-from cryostore.service.records.recording import write_all_due_records
+from cryostore.service.lineages import (
+    delete_point,
+    delete_uploads,
+    end_job,
+    remove_unneeded_lineages,
+    roll_back_job,
+    run_in_batches,
+)
+from cryostore.service.recording import write_all_due_records
 
 Task: TypeAlias = Callable[[Context], None]
 BATCHES_MAX = 200

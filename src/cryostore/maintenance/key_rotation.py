@@ -54,7 +54,7 @@ from cryostore.maintenance.nodes import REPORT_SECONDS, live_nodes
 from cryostore.service import Context
 from cryostore.service.access import access_key_context
 from cryostore.service.operations.vaults import vault_by_name
-from cryostore.service.records.recording import mark_store_changed, mark_vault_changed, update_record
+from cryostore.service.recording import mark_store_changed, mark_vault_changed, update_record
 from cryostore.service.store_keyring import TOKEN_SECRET, master_key_in_use
 from cryostore.service.vault_keys import vault_key_context
 

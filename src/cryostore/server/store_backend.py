@@ -20,9 +20,9 @@ from cryostore.server.backend import AccessKeys, Backend
 from cryostore.server.monitoring.log import Log
 from cryostore.server.monitoring.metrics import Meter
 from cryostore.service import Service
-from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.open import open_service
 from cryostore.service.opening.open_shared import open_shared_service
+from cryostore.service.opening.shared_store import SharedStoreAddress
 from cryostore.service.settings import Settings
 
 STDERR = 2

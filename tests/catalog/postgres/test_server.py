@@ -11,7 +11,7 @@ from cryostore.catalog.postgres import engine as postgres
 from cryostore.catalog.postgres import server
 from cryostore.catalog.postgres.server import DatabaseClock, ServerUrl, find_settings
 from cryostore.core.errors import ConfigurationError
-from cryostore.service.opening.address import without_secrets
+from cryostore.service.opening.shared_store import without_secrets
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from cryostore.cli.store.migrate import progress_words
 from cryostore.cli.verbs import run
 from cryostore.core.limits import MIB
 from cryostore.maintenance.migrate.side import StageProgress
-from cryostore.service.opening.in_use import InUse
+from cryostore.service.opening.data_directory import InUse
 from support.stores.collecting import noise
 from support.stores.in_process import opened
 

@@ -27,7 +27,7 @@ from cryostore.catalog.processes.claims import ClaimLostError
 from cryostore.maintenance.garbage_collection.run import CollectionResult
 from cryostore.maintenance.garbage_collection.collect import collect
 from cryostore.service import Settings
-from cryostore.service.opening.address import SharedStoreAddress
+from cryostore.service.opening.shared_store import SharedStoreAddress
 from cryostore.service.opening.open_shared import open_shared_service
 
 place = SharedStoreAddress(*(os.environ[f"CRYO_{{name}}"] for name in ("CATALOG", "BLOBS", "KEYRING")))
@@ -45,7 +45,7 @@ except ClaimLostError:
 IN_A_TRANSACTION = """
 import os
 from cryostore.maintenance.garbage_collection.collect import collect_all
-from cryostore.service.opening.address import SharedStoreAddress
+from cryostore.service.opening.shared_store import SharedStoreAddress
 from cryostore.service.opening.open_shared import open_shared_service
 
 address = SharedStoreAddress(*(os.environ[f"CRYO_{name}"] for name in ("CATALOG", "BLOBS", "KEYRING")))

@@ -53,7 +53,7 @@ def test_a_retired_lineage_is_deleted_with_the_rows_that_only_it_saw(model):
     assert object_rows(model) == 6
     model.delete(branch)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cryostore.service.lineages.pruning.remove_unneeded_lineages", lambda *_, **__: None)
+        patch.setattr("cryostore.service.lineages.remove_unneeded_lineages", lambda *_, **__: None)
         model.forget(*model.deleting(), 20)
     assert model.retired()
     background_tasks.delete_unused_lineages(model.context)

@@ -8,7 +8,7 @@ from cryostore.catalog.rows import recovery_points, restore_jobs, uploads
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 from cryostore.maintenance import background_tasks
-from cryostore.service.lineages.start_job import start_job
+from cryostore.service.lineages import start_job
 from support.stores.in_process import opened
 
 START_MS = 480 * MINUTE_MS

@@ -13,7 +13,7 @@ from cryostore.chunks.packs.format import pack_key
 from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
 from cryostore.maintenance.migrate import blobs as migrate_blobs
 from cryostore.maintenance.migrate.envelopes import SALVAGED_BYTES
-from cryostore.service.records.recording import write_all_due_records
+from cryostore.service.recording import write_all_due_records
 from support.requests.api import Api
 from support.stores.collecting import noise
 from support.stores.memory_store import Process

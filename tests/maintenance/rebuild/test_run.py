@@ -17,8 +17,8 @@ from cryostore.maintenance import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.maintenance.rebuild.stores import rebuild_directory
-from cryostore.service.opening.keyring import existing_keyring
-from cryostore.service.records import recording as service_records
+from cryostore.service import recording as service_records
+from cryostore.service.opening.data_directory import existing_keyring
 from support.catalogs.catalog_model import RESOURCES, CatalogModel
 from support.catalogs.memory_database import MemoryDatabase
 from support.stores.golden_store import SETTINGS, Story

@@ -14,7 +14,7 @@ from cryostore.maintenance import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification import finding_kinds
 from cryostore.maintenance.verification.check import CheckResult, check
-from cryostore.service.operations.objects import upload
+from cryostore.service.operations.objects import write
 from support.faults.damaging import blob, damaged, noise, row_of, spoil, to_end
 from support.requests.api import new_resource, sha
 from support.stores.collecting import REQUESTS, Scene
@@ -293,7 +293,7 @@ def delete_all_points(scene):
 @pytest.mark.parametrize("happens", [stop_and_collect, delete_all_points, REQUESTS[3]], ids=lambda one: one.__name__)
 def test_changes_between_any_two_reads_cause_no_findings(happens, monkeypatch):
     """A request and two collections run before the first read of the catalog, before the second, and so on."""
-    monkeypatch.setattr(upload, "PART_CHUNKS", 2)  # so that lists have parts, which are deleted one by one
+    monkeypatch.setattr(write, "PART_CHUNKS", 2)  # so that lists have parts, which are deleted one by one
     for at in itertools.count(1):
         scene = Scene()
         scene.api.maintain = lambda scene=scene: maintain(scene.writer.service)

@@ -8,11 +8,12 @@ from cryostore.model.errors import (
     JobStateConflictException,
 )
 from cryostore.model.jobs import CommitBackupJob, StopBackupJob
-from cryostore.service.lineages.ended_jobs import roll_back_job
-from cryostore.service.operations.jobs.commit import commit_backup_job
-from cryostore.service.operations.jobs.stop import stop_backup_job
+from cryostore.service.lineages import roll_back_job
+from cryostore.service.operations.jobs.commit import commit_backup_job, stop_backup_job
 from support.catalogs.catalog_model import ROOT
 from support.catalogs.lineage_races import backed_up, outcomes
+
+COVERS = ("service/lineages.py",)
 
 
 def test_one_of_several_concurrent_commits_succeeds(model):

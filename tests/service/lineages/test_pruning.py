@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from cryostore.service.lineages.pruning import delete_point
+from cryostore.service.lineages import delete_point
 from support.catalogs.lineage_races import backed_up, outcomes
+
+COVERS = ("service/lineages.py",)
 
 
 def test_concurrent_deletions_of_points(model):

@@ -13,11 +13,13 @@ from cryostore.model.errors import (
     ThrottlingException,
 )
 from cryostore.model.recovery_points import DeleteRecoveryPoint
-from cryostore.service.lineages import start_job as start_job_module
-from cryostore.service.lineages.start_job import start_job
+from cryostore.service import lineages as start_job_module
+from cryostore.service.lineages import start_job
 from cryostore.service.operations import recovery_points
 from support.catalogs.catalog_model import RESOURCES, ROOT, VAULT
 from support.catalogs.lineage_races import backed_up, outcomes
+
+COVERS = ("service/lineages.py",)
 
 
 def test_one_of_several_jobs_of_a_resource_runs(model):

@@ -19,10 +19,10 @@ from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.vaults import CreateBackupVault
 from cryostore.service.opening.fence import fence_blobs
-from cryostore.service.opening.identity import find_identity
+from cryostore.service.opening.shared_store import find_identity
 from support.stores.shared_store import SharedStore, opened_shared
 
-COVERS = ("service/opening/identity.py",)
+COVERS = ("service/opening/shared_store.py",)
 
 
 class WithoutAppending:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
-from cryostore.service.opening.in_use import InUse, sole_use
+from cryostore.service.opening.data_directory import InUse, sole_use
+
+COVERS = ("service/opening/data_directory.py",)
 
 
 def test_services_share_the_directory(tmp_path):

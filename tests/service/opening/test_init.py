@@ -19,14 +19,14 @@ from cryostore.maintenance.key_rotation import RotationResult, forget_master_key
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.vaults import ListBackupVaults
 from cryostore.service.opening import init as preparing
-from cryostore.service.opening.address import SharedStoreAddress, without_secrets
-from cryostore.service.opening.credentials import RootKey, write_credentials
+from cryostore.service.opening.data_directory import RootKey, write_credentials
 from cryostore.service.opening.init import init
 from cryostore.service.opening.open_shared import open_shared_service
+from cryostore.service.opening.shared_store import SharedStoreAddress, without_secrets
 from support.stores.in_process import opened
 from support.stores.shared_store import SharedStore, fresh_place, opened_shared, prepared
 
-COVERS = ("service/opening/address.py", "service/opening/credentials.py", "service/opening/open_shared.py")
+COVERS = ("service/opening/shared_store.py", "service/opening/data_directory.py", "service/opening/open_shared.py")
 
 
 @pytest.fixture

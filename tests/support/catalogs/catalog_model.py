@@ -41,12 +41,12 @@ from cryostore.model.jobs import CommitBackupJob, StartBackupJob, StopBackupJob
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 from cryostore.service import Caller, Context, Settings
+from cryostore.service import lineages as service_lineages
 from cryostore.service.arns import Arns
-from cryostore.service.lineages import ended_jobs, pruning, start_job
 from cryostore.service.operations import recovery_points, restore_jobs
-from cryostore.service.operations.jobs import commit, start, stop
+from cryostore.service.operations.jobs import commit, start
 from cryostore.service.operations.jobs.lookup import require_still_running
-from cryostore.service.records.recording import mark_vault_changed, write_due_records
+from cryostore.service.recording import mark_vault_changed, write_due_records
 from cryostore.service.tokens import Tokens
 from cryostore.service.vault_keys import VaultKeys
 from support.catalogs.memory_database import MemoryDatabase
@@ -185,10 +185,8 @@ class CatalogModel:
         self.jobs, self.points, self.number = {}, {}, 0
         self._patches = ExitStack()
         for module, name, value in [
-            (ended_jobs, "BATCH_ROWS", batch_rows),
-            (pruning, "BATCH_ROWS", batch_rows),
-            (start_job, "BATCHES_BEFORE_START", 2),
-            (stop, "ROLL_BACK_BATCHES_MAX", 0),
+            (service_lineages, "BATCH_ROWS", batch_rows),
+            (service_lineages, "BATCHES_BEFORE_START", 2),
             (commit, "ROLL_BACK_BATCHES_MAX", 0),
             (recovery_points, "DELETE_BATCHES_MAX", 0),
         ]:
@@ -261,7 +259,7 @@ class CatalogModel:
         bound = None
         for _ in range(100):
             try:
-                bound = start_job.start_job(self.context, self.row(job))
+                bound = service_lineages.start_job(self.context, self.row(job))
                 break
             except ThrottlingException:
                 if self.blocked(job):
@@ -342,7 +340,7 @@ class CatalogModel:
     def end(self, job, how="give up"):
         """End a job without a point. `how` is `stop` or `give up`."""
         if how == "stop":
-            stop.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
+            commit.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
             job.state = "ABORTING" if job.state in {"RUNNING", "ABORTING"} else "ABORTED"
             self.see_aborted()
             return
@@ -369,7 +367,7 @@ class CatalogModel:
             commit.commit_backup_job(self.context, CommitBackupJob(backup_job_id=job.job_id, issue_count=7), ROOT)
         if job.state != "ABORTED":
             with pytest.raises(InvalidRequestException):
-                stop.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
+                commit.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
 
     # --- points
 
@@ -396,17 +394,17 @@ class CatalogModel:
     # --- background tasks
 
     def clean(self, segment, batches):
-        done = ended_jobs.roll_back_job(self.context, segment, batches_max=batches)
+        done = service_lineages.roll_back_job(self.context, segment, batches_max=batches)
         self.see_aborted()
         return done
 
     def forget(self, point_row, batches):
-        done = pruning.delete_point(self.context, point_row, batches_max=batches)
+        done = service_lineages.delete_point(self.context, point_row, batches_max=batches)
         self.see_forgotten()
         return done
 
     def settle(self, batches):
-        return pruning.remove_unneeded_lineages(self.context, batches_max=batches)
+        return service_lineages.remove_unneeded_lineages(self.context, batches_max=batches)
 
     def see_forgotten(self):
         gone = [point.point_id for point in self.points.values() if point.deleting and self.point_row(point) is None]

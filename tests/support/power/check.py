@@ -14,7 +14,7 @@ from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.model.errors import ResourceNotFoundException
 from cryostore.model.recovery_points import GetRecoveryPointRestoreMetadata, ListRecoveryPointsByBackupVault
-from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.data_directory import existing_keyring
 from cryostore.service.opening.open import CATALOG
 from support.power.scenarios import RESTORE_METADATA, SETTINGS, STORE, content, sha
 from support.requests.api import new_resource

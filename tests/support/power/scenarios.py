@@ -22,7 +22,7 @@ from cryostore.maintenance.key_rotation import RotationResult, forget_master_key
 from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.maintenance.verification.scrub import scrub_all
-from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.data_directory import existing_keyring
 from cryostore.service.settings import Settings
 from support.requests.api import new_resource
 from support.stores.collecting import noise

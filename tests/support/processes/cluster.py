@@ -18,8 +18,8 @@ from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.maintenance.garbage_collection.collect import collect, collect_all
 from cryostore.maintenance.garbage_collection.run import CollectionResult
-from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.open_shared import open_shared_service
+from cryostore.service.opening.shared_store import SharedStoreAddress
 from support.clients.stock_clients import BotocoreWitness, StockWitness, client
 from support.faults.http_proxy import HttpProxy
 from support.faults.tcp_proxy import TcpProxy

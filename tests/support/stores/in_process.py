@@ -11,7 +11,7 @@ from cryostore.maintenance import maintain
 from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.service import Caller
-from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.data_directory import existing_keyring
 from cryostore.service.opening.open import open_service
 from support.requests.api import Api
 

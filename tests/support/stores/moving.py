@@ -9,10 +9,10 @@ from unittest.mock import patch
 from cryostore.core.ids import counting_ids
 from cryostore.maintenance.migrate.run import MigrationResult
 from cryostore.maintenance.migrate.stores import DirectoryStore, SharedStore, migrate_store
-from cryostore.service.opening.address import SharedStoreAddress
-from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.data_directory import existing_keyring
 from cryostore.service.opening.open import open_service
 from cryostore.service.opening.open_shared import open_shared_service
+from cryostore.service.opening.shared_store import SharedStoreAddress
 from support.requests.api import Api
 from support.stores import store_picture
 from support.stores.golden_store import SETTINGS

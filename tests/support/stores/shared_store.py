@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from cryostore.catalog.tables import TABLES
 from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.maintenance.rebuild.stores import rebuild_shared
-from cryostore.service.opening.address import SharedStoreAddress, is_url
 from cryostore.service.opening.init import init
 from cryostore.service.opening.open_shared import open_shared_service
+from cryostore.service.opening.shared_store import SharedStoreAddress, is_url
 from support.services import postgres, s3
 from support.stores import audit
 from support.stores.in_process import Store

@@ -2,7 +2,7 @@
 
 A change to a noun increments its row in the same transaction (`touch`). The number that it gets names the record that
 is written next. A record counts once it is finished (`finish`). If a crash comes in between, the noun is due, and is
-recorded later under a new number. The content of a record: `service.records.recording`.
+recorded later under a new number. The content of a record: `service.recording`.
 """
 
 from __future__ import annotations

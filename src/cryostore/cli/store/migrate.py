@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cryostore.maintenance.migrate.run import MigrationPlan, MigrationResult
     from cryostore.maintenance.migrate.side import StageProgress
     from cryostore.maintenance.migrate.stores import MigrationStore
-    from cryostore.service.opening.address import SharedStoreAddress
+    from cryostore.service.opening.shared_store import SharedStoreAddress
 
 SHOWN_MAX = 20
 STORE_OPTIONS = {option.key: option for option in STORE}

@@ -22,7 +22,7 @@ from cryostore.options.option import STORE, STORE_KEYS, Option
 if TYPE_CHECKING:
     from cryostore.chunks.keyring import KeyringSource, KeyringUri
     from cryostore.service import Service, Settings
-    from cryostore.service.opening.address import SharedStoreAddress
+    from cryostore.service.opening.shared_store import SharedStoreAddress
 
 DATA_DIR_DEFAULT = Path("cryo-data")
 
@@ -43,7 +43,7 @@ class NamedStore:
     def keyring_uri(self) -> KeyringUri:
         """Return where the keyring is, or will be. Raises ConfigurationError."""
         from cryostore.chunks.keyring import parse_keyring_uri
-        from cryostore.service.opening.keyring import keyring_uri_of
+        from cryostore.service.opening.data_directory import keyring_uri_of
 
         if self.data_dir is not None:
             return keyring_uri_of(self.data_dir, self.keyring)
@@ -51,7 +51,7 @@ class NamedStore:
 
     def open_keyring(self) -> KeyringSource:
         """Open the keyring, which must exist. Raises ConfigurationError."""
-        from cryostore.service.opening.keyring import existing_keyring
+        from cryostore.service.opening.data_directory import existing_keyring
 
         if self.data_dir is not None:
             return existing_keyring(self.data_dir, self.keyring)
@@ -89,7 +89,7 @@ def named_store(texts: dict[str, Any], config: Path | None) -> NamedStore:
 
 def _shared(values: dict[str, Any]) -> SharedStoreAddress | None:
     """Return the shared store, or None if a directory is named. Raises ConfigurationError if a part is missing."""
-    from cryostore.service.opening.address import SharedStoreAddress
+    from cryostore.service.opening.shared_store import SharedStoreAddress
 
     if _data_dir(values) is not None:
         return None

@@ -14,7 +14,7 @@ from cryostore.core.errors import CryostoreError
 from cryostore.core.time import SECOND_MS
 from cryostore.maintenance.diagnosis import SKEW_SECONDS_NOTED, Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.service.opening.open_shared import clock_of
-from cryostore.service.records.unknown_commits import HINT, find_unknown_commits, unknown_commits_message
+from cryostore.service.unknown_commits import HINT, find_unknown_commits, unknown_commits_message
 
 PREDICATE_LOCKS_MIN = 256
 SESSIONS_SHARE_MAX = 0.8

@@ -28,11 +28,10 @@ from cryostore.core.limits import MIB
 from cryostore.core.quantities import size_text
 from cryostore.maintenance.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.maintenance.diagnosis.catalog import check_catalog, check_commits
-from cryostore.service.opening.address import SharedStoreAddress, is_url
-from cryostore.service.opening.identity import INIT_HINT, require_identity
-from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.data_directory import existing_keyring
 from cryostore.service.opening.open import CATALOG
 from cryostore.service.opening.open_shared import explain_key_errors
+from cryostore.service.opening.shared_store import INIT_HINT, SharedStoreAddress, is_url, require_identity
 from cryostore.service.store_keyring import StoreKeyring
 
 Part = TypeVar("Part")

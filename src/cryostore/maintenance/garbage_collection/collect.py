@@ -51,8 +51,8 @@ from cryostore.maintenance.garbage_collection import compaction
 from cryostore.maintenance.garbage_collection.mark import DigestSet, count_chunks, mark, shares
 from cryostore.maintenance.garbage_collection.run import CollectionResult, CollectionRun
 from cryostore.service import Context
-from cryostore.service.records.recording import write_all_due_records
-from cryostore.service.records.unknown_commits import (
+from cryostore.service.recording import write_all_due_records
+from cryostore.service.unknown_commits import (
     OutdatedCatalogError,
     count_unknown_commits,
     require_no_unknown_commits,

@@ -29,7 +29,7 @@ from cryostore.core.digest import sha256
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import NewId
 from cryostore.maintenance.migrate.side import Side
-from cryostore.service.opening.identity import IDENTITY, INIT_HINT, Identity, require_marker
+from cryostore.service.opening.shared_store import IDENTITY, INIT_HINT, Identity, require_marker
 from cryostore.service.settings import Settings
 from cryostore.service.store_keyring import MOVED_KEY_ID_PREFIX, TOKEN_SECRET
 

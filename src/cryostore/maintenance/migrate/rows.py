@@ -24,7 +24,7 @@ from cryostore.catalog.tables import TABLES, CountedTo, Table
 from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.migrate.cutover import TOKEN_BEFORE
 from cryostore.maintenance.migrate.side import Side, StageProgress
-from cryostore.service.opening.identity import IDENTITY
+from cryostore.service.opening.shared_store import IDENTITY
 from cryostore.service.store_keyring import TOKEN_SECRET
 
 ROWS_PER_PAGE = 500

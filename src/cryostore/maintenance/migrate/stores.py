@@ -28,12 +28,11 @@ from cryostore.maintenance.migrate import cutover
 from cryostore.maintenance.migrate.cutover import take_back_move
 from cryostore.maintenance.migrate.run import MigrationResult, has_no_open_packs, migrate
 from cryostore.maintenance.migrate.side import Side, StageProgress
-from cryostore.service.opening.address import SharedStoreAddress, is_url
-from cryostore.service.opening.in_use import InUse, sole_use
-from cryostore.service.opening.keyring import KEYRING
+from cryostore.service.opening.data_directory import KEYRING, InUse, sole_use
 from cryostore.service.opening.open import CATALOG, open_service
 from cryostore.service.opening.open_shared import open_shared_service
-from cryostore.service.records.recording import write_all_due_records
+from cryostore.service.opening.shared_store import SharedStoreAddress, is_url
+from cryostore.service.recording import write_all_due_records
 from cryostore.service.reserve import ReservedDatabase
 from cryostore.service.service import Service
 

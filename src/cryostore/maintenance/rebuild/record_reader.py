@@ -11,7 +11,7 @@ from cryostore.catalog.rows.records import COMMIT, STORE, VAULT, RecordKey
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.records import RecordName, Records
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError, StorageUnavailableError
-from cryostore.service.records.format import CommitRecord, StoreRecord, VaultRecord, decode
+from cryostore.service.recording import CommitRecord, StoreRecord, VaultRecord, decode_record
 
 Losses = list[str]
 """Descriptions, for people, of what could not be read."""
@@ -49,12 +49,12 @@ class RecordReader:
     def store(self) -> Iterator[tuple[StoredRecord, StoreRecord]]:
         """Yield the record of the store, if there is one."""
         for held, data in self._wrapped(STORE):
-            yield held, decode(data, StoreRecord)
+            yield held, decode_record(data, StoreRecord)
 
     def vaults(self) -> Iterator[tuple[StoredRecord, VaultRecord]]:
         """Yield the records of all vaults. Raises KeyUnavailableError at the end if the keyring opens none of them."""
         for held, data in self._wrapped(VAULT):
-            yield held, decode(data, VaultRecord)
+            yield held, decode_record(data, VaultRecord)
 
     def commits(self, key_of: Callable[[bytes], DataKey | None]) -> Iterator[StoredRecord]:
         """Yield the newest complete record of each commit, by lineage and generation.
@@ -114,7 +114,7 @@ class RecordReader:
 
     def _part(self, name: RecordName, key_of: Callable[[bytes], DataKey | None]) -> CommitRecord | None:
         try:
-            return decode(self._records.get(name, key_of), CommitRecord)
+            return decode_record(self._records.get(name, key_of), CommitRecord)
         except _UNREADABLE:
             return None
 

@@ -1,6 +1,6 @@
 """Rebuild of the catalog from the blobs and the keyring alone, into an empty database.
 
-This module has the order of the work. The format of records is in `service.records.format`; `record_reader` finds the
+This module has the order of the work. The format of records is in `service.recording`; `record_reader` finds the
 valid ones, `pack_index` reads packs, `directory` and `shared` prepare the database and put it in place.
 
 1. Vaults with their keys, and access keys, come from their records. Wrapped keys stay wrapped as they are.
@@ -54,7 +54,7 @@ from cryostore.maintenance.claims import Progress
 from cryostore.maintenance.rebuild.record_reader import READ_ERRORS, Losses, RecordReader, StoredRecord
 from cryostore.maintenance.verification.pack_index import Found, sound_envelopes
 from cryostore.service.opening.open import TOKEN_SECRET, new_token_secret
-from cryostore.service.records.format import CommitRecord
+from cryostore.service.recording import CommitRecord
 from cryostore.service.vault_keys import VaultKeys
 
 ENVELOPES_PER_BATCH = 1000

@@ -37,11 +37,10 @@ from cryostore.core.ids import NewId, random_id
 from cryostore.core.time import Clock
 from cryostore.maintenance.claims import Progress
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
-from cryostore.service.opening.address import SharedStoreAddress
-from cryostore.service.opening.identity import Identity, insert_identity, wrapped_identity
-from cryostore.service.opening.in_use import sole_use
+from cryostore.service.opening.data_directory import sole_use
 from cryostore.service.opening.open import CATALOG
 from cryostore.service.opening.open_shared import clock_of
+from cryostore.service.opening.shared_store import Identity, SharedStoreAddress, insert_identity, wrapped_identity
 from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring
 
 MAKING = "catalog.rebuilding"

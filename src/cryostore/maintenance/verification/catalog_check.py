@@ -32,9 +32,8 @@ from cryostore.maintenance.verification.affected import AffectedSearch
 from cryostore.maintenance.verification.finding_kinds import Findings
 from cryostore.maintenance.verification.opened_keys import OpenedKeys
 from cryostore.service import Context
-from cryostore.service.records.format import CommitRecord, StoreRecord, VaultRecord, decode
-from cryostore.service.records.recording import update_record
-from cryostore.service.records.unknown_commits import find_unknown_commits, unknown_commits_message
+from cryostore.service.recording import CommitRecord, StoreRecord, VaultRecord, decode_record, update_record
+from cryostore.service.unknown_commits import find_unknown_commits, unknown_commits_message
 
 Chunk = tuple[int, bytes]
 """A chunk, by vault id and digest."""
@@ -271,7 +270,7 @@ class RecordCheck:
         for part in range(row.parts):
             name = RecordName(*row.key, row.recorded, part)
             try:
-                decode(self._data(name), RECORD_KINDS[row.noun])
+                decode_record(self._data(name), RECORD_KINDS[row.noun])
             except BlobNotFoundError:
                 return "it is missing"
             except DamagedDataError as error:

@@ -35,11 +35,11 @@ from cryostore.core.time import Clock
 from cryostore.service.access import access_key_context
 from cryostore.service.arns import Arns
 from cryostore.service.context import Context
-from cryostore.service.records.recording import mark_store_changed, mark_vault_changed, write_due_records
-from cryostore.service.records.unknown_commits import NAMES_AT_OPENING, count_unknown_commits
+from cryostore.service.recording import mark_store_changed, mark_vault_changed, write_due_records
 from cryostore.service.settings import Settings
 from cryostore.service.store_keyring import MOVED_KEY_ID_PREFIX, TOKEN_SECRET, StoreKeyring
 from cryostore.service.tokens import Tokens
+from cryostore.service.unknown_commits import NAMES_AT_OPENING, count_unknown_commits
 from cryostore.service.vault_keys import VaultKeys
 
 DEFAULT_VAULT = "Default"

@@ -4,7 +4,7 @@ Each step checks whether it was done before, so the whole may be interrupted any
 
 1. The keyring. It is made only if neither catalog nor blobs hold anything that an existing keyring protects.
 2. The first rows, in one transaction: secrets, root access key, vault, and the identity of the store.
-3. The marker beside the blobs; then the identity is bound to it (`identity`).
+3. The marker beside the blobs; then the identity is bound to it (`shared_store`).
 4. The first records, so that the catalog can be rebuilt from the blobs from now on.
 5. The credentials file.
 
@@ -30,20 +30,21 @@ from cryostore.chunks.records import PREFIX as RECORDS_PREFIX
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.time import Clock
-from cryostore.service.opening.address import SharedStoreAddress, is_url
 from cryostore.service.opening.assembly import fill_new_store
-from cryostore.service.opening.credentials import RootKey, root_key, write_credentials
-from cryostore.service.opening.identity import (
+from cryostore.service.opening.data_directory import RootKey, root_key, write_credentials
+from cryostore.service.opening.open_shared import clock_of, explain_key_errors, open_shared_service
+from cryostore.service.opening.shared_store import (
     Identity,
+    SharedStoreAddress,
     StoredIdentity,
     find_identity,
     insert_identity,
+    is_url,
     replace_identity,
     require_marker,
     wrapped_identity,
 )
-from cryostore.service.opening.open_shared import clock_of, explain_key_errors, open_shared_service
-from cryostore.service.records.recording import write_due_records
+from cryostore.service.recording import write_due_records
 from cryostore.service.settings import Settings
 from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring
 from cryostore.service.vault_keys import VaultKeys

@@ -32,9 +32,13 @@ from cryostore.service.opening.assembly import (
     new_token_secret,
     recover_packs,
 )
-from cryostore.service.opening.credentials import root_key, write_credentials
-from cryostore.service.opening.in_use import InUse
-from cryostore.service.opening.keyring import KEYRING, open_or_create_keyring_of
+from cryostore.service.opening.data_directory import (
+    KEYRING,
+    InUse,
+    open_or_create_keyring_of,
+    root_key,
+    write_credentials,
+)
 from cryostore.service.reserve import ReservedBlobs, ReservedDatabase
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings

@@ -1,6 +1,6 @@
 """Opening a shared store: one catalog, one blob store and one keyring for any number of nodes.
 
-A shared store has three URLs (`address`) and nothing on the node. `init` creates it once; opening only checks that
+A shared store has three URLs (`shared_store`) and nothing on the node. `init` creates it once; opening only checks that
 catalog and blobs belong together. Stores in a directory are in `open`.
 """
 
@@ -20,10 +20,9 @@ from cryostore.core.limits import Limits
 from cryostore.core.time import Clock, wall_clock
 from cryostore.core.traffic import Traffic
 from cryostore.service.access import AccessKeys
-from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.assembly import build_context, keyring_refused_error, recover_packs
 from cryostore.service.opening.fence import fence_blobs
-from cryostore.service.opening.identity import Identity, require_identity
+from cryostore.service.opening.shared_store import Identity, SharedStoreAddress, require_identity
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings
 from cryostore.service.store_keyring import StoreKeyring

@@ -18,8 +18,8 @@ from cryostore.core.time import MINUTE_MS
 from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineages.start_job import start_job
-from cryostore.service.operations.jobs.incremental_base import BASE_SUFFIX
+from cryostore.service.lineages import start_job
+from cryostore.service.operations.jobs.describe import BASE_SUFFIX
 from cryostore.service.operations.vaults import vault_name
 
 TOUCH_MS = MINUTE_MS

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from conformance import api_objects
 
+COVERS = ("service/operations/objects/write.py",)
+
 
 class TestPutObject(api_objects.PutObjectTests):
     pass

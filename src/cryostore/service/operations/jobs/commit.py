@@ -1,4 +1,6 @@
-"""CommitBackupJob: make a job a recovery point, or give it up (control plane 3.2).
+"""The end of a backup job: CommitBackupJob (control plane 3.2) and StopBackupJob (control plane 2.5).
+
+A commit makes the job a recovery point, or gives it up; a stop rolls back what it wrote.
 
 With CommitOnObject, completing an object with an agreed name commits the job (control plane 3.5). Clients that do not
 know the extension operations use it.
@@ -21,16 +23,23 @@ from cryostore.catalog.rows.records import RecordRow, of_commit
 from cryostore.catalog.rows.recovery_points import PointRow
 from cryostore.core.digest import Checksum, Payload
 from cryostore.core.time import seconds
-from cryostore.model.errors import IllegalArgumentException, JobStateConflictException
-from cryostore.model.jobs import CommitBackupJob, CommitBackupJobOutput
+from cryostore.model.errors import IllegalArgumentException, InvalidRequestException, JobStateConflictException
+from cryostore.model.jobs import CommitBackupJob, CommitBackupJobOutput, StopBackupJob
+from cryostore.model.operation import Nothing
+from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineages.ended_jobs import ROLL_BACK_BATCHES_MAX, delete_uploads, end_job, roll_back_job
-from cryostore.service.lineages.pruning import BATCH_ROWS
-from cryostore.service.lineages.start_job import start_job
-from cryostore.service.operations.jobs.idempotency import arguments_digest
+from cryostore.service.lineages import (
+    BATCH_ROWS,
+    ROLL_BACK_BATCHES_MAX,
+    delete_uploads,
+    end_job,
+    roll_back_job,
+    start_job,
+)
+from cryostore.service.operations.control_plane import arguments_digest, check_map
 from cryostore.service.operations.jobs.lookup import authorised_job, find_job
-from cryostore.service.operations.text_maps import check_map
-from cryostore.service.records.recording import update_record, write_commit_record
+from cryostore.service.operations.vaults import vault_name
+from cryostore.service.recording import update_record, write_commit_record
 
 PAGE_OBJECTS = 1000
 
@@ -282,3 +291,28 @@ def repeats_commit(job: JobRow, blob: Payload | None) -> bool:
     if job.state != "COMPLETED" or "CommitOnObject" not in msgspec.json.decode(job.options):
         return False
     return job.commit_digest == commit_digest(commit_of(job, blob))
+
+
+def stop_backup_job(context: Context, operation: StopBackupJob, caller: Caller) -> Nothing:
+    """Stop a job: it takes no more writes, and what it wrote is rolled back.
+
+    Stopping a stopped job again changes nothing. Raises InvalidRequestException for a job that ended otherwise.
+    """
+
+    def work(transaction: Transaction) -> JobRow:
+        job = find_job(transaction, operation.backup_job_id)
+        authorise(caller, operation.declaration.action, vault_name(transaction, job.vault_id))
+        if job.state in ("CREATED", "PENDING"):
+            end_job(transaction, job, "ABORTED", "The job was stopped.", "Aborted", now_ms=context.clock())
+        elif job.state == "RUNNING" and job.segment is not None:
+            jobs.abort(transaction, job.job_id, "The job was stopped.")
+            lineages.set_dirty(transaction, job.segment)
+        elif job.state not in ("ABORTING", "ABORTED"):
+            raise InvalidRequestException(f"Backup job {job.job_id} is {job.state} and cannot be stopped.")
+        return job
+
+    job = context.database.write(work)
+    if job.segment is not None:
+        roll_back_job(context, job.segment, batches_max=ROLL_BACK_BATCHES_MAX)
+    delete_uploads(context, job.job_id)
+    return Nothing()

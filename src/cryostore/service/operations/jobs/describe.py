@@ -1,4 +1,4 @@
-"""DescribeBackupJob and ListBackupJobs (control plane 2.5)."""
+"""DescribeBackupJob, ListBackupJobs (control plane 2.5) and GetIncrementalBaseBackup (control plane 3.2)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,32 @@ from typing import Any
 import msgspec
 
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.rows import jobs, vaults
+from cryostore.catalog.rows import jobs, recovery_points, vaults
 from cryostore.catalog.rows.jobs import JobRow
 from cryostore.core.time import seconds
+from cryostore.model.errors import JobStateConflictException
 from cryostore.model.jobs import (
     BackupJob,
     DescribeBackupJob,
     DescribeBackupJobOutput,
+    GetIncrementalBaseBackup,
+    GetIncrementalBaseBackupOutput,
     Lifecycle,
     ListBackupJobs,
     ListBackupJobsOutput,
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.operations.jobs.lookup import find_job
-from cryostore.service.operations.pages import cut_page, requested_page, time_conditions
+from cryostore.service.lineages import start_job
+from cryostore.service.operations.control_plane import cut_page, parse_map, requested_page, time_conditions
+from cryostore.service.operations.damage import find_damaged_objects
+from cryostore.service.operations.jobs.lookup import authorised_job, find_job
 from cryostore.service.operations.vaults import vault_name
 
 ALL_CATEGORIES = ("*", "AGGREGATE_ALL")
 """The values of ByMessageCategory that stand for any category."""
+BASE_SUFFIX = "-BASE"
+"""Appended to the id of a backup job, it is the storage job id that reads the job's base."""
 
 
 def describe_backup_job(context: Context, operation: DescribeBackupJob, caller: Caller) -> DescribeBackupJobOutput:
@@ -112,3 +119,31 @@ def _facts(context: Context, name: str, job: JobRow) -> dict[str, Any]:
         "backup_type": "Incremental" if job.base_point_id else "Full",
         "is_parent": False,
     }
+
+
+def get_incremental_base_backup(
+    context: Context, operation: GetIncrementalBaseBackup, caller: Caller
+) -> GetIncrementalBaseBackupOutput:
+    """Start the job if it waits, which chooses and pins its base, and return the base."""
+    job = authorised_job(context, operation.backup_job_id, operation.declaration.action, caller)
+    if job.completed_ms is None:
+        job = start_job(context, job)
+    if job.state != "RUNNING":
+        raise JobStateConflictException(f"BackupJobId: {job.job_id} is {job.state}", state=job.state)
+    base_id = job.base_point_id
+    base = context.database.read(lambda transaction: recovery_points.find(transaction, base_id)) if base_id else None
+    if base is None:
+        return GetIncrementalBaseBackupOutput(backup_job_id=job.job_id, base_selection="NONE")
+    damaged = find_damaged_objects(context, base)
+    return GetIncrementalBaseBackupOutput(
+        backup_job_id=job.job_id,
+        base_selection="EXPLICIT" if job.base_selection == "EXPLICIT" else "LATEST",
+        base_recovery_point_arn=context.arns.point(base.point_id),
+        base_backup_job_id=base.job_id,
+        base_creation_date=seconds(base.created_ms),
+        object_count=base.object_count,
+        base_restore_metadata=parse_map(base.restore_metadata),
+        storage_job_id=job.job_id + BASE_SUFFIX,
+        damaged_object_count=damaged.count or None,
+        damaged_objects=damaged.names or None,
+    )

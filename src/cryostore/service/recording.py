@@ -13,15 +13,15 @@ The records of a lineage describe the generations that a point, a job or another
    durable. From then on the record between the two is void, and is removed.
 3. Only then are the unseen rows removed: until then, either record may be needed in full.
 
-Here is when records are written, and what goes into them. Their structs are in `format`, their sealed form in
-`chunks.records`, and the state of recording in `catalog.rows.records`.
+Here is when records are written, and what goes into them. Each is a struct in MessagePack; docs/reference/formats.md
+describes the fields. Their sealed form is in `chunks.records`, and the state of recording in `catalog.rows.records`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -34,20 +34,80 @@ from cryostore.catalog.rows.objects import WrittenObject
 from cryostore.catalog.rows.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
 from cryostore.catalog.rows.recovery_points import PointRow
 from cryostore.chunks.records import RecordName
-from cryostore.core.errors import BlobExistsError, KeyUnavailableError
+from cryostore.core.errors import BlobExistsError, ConfigurationError, DamagedDataError, KeyUnavailableError
 from cryostore.core.limits import MIB
 from cryostore.service.context import Context
-from cryostore.service.records.format import CommitRecord, StoreRecord, VaultRecord, encode
-from cryostore.service.records.unknown_commits import (
+from cryostore.service.unknown_commits import (
     count_unknown_commits,
     refuse_taken_number,
     require_no_unknown_commits,
 )
 
+FORMAT = 1
+"""The first byte of every record. A reader refuses any other value."""
 PART_BYTES_TARGET = 4 * MIB
 ROWS_PER_READ = 100
 NUMBERS_TRIED_MAX = 100
 DUE_PER_ROUND = 100
+
+
+class StoreRecord(msgspec.Struct):
+    """The record of the store: rows of `access_key`, by column."""
+
+    access_keys: list[dict[str, Any]]
+
+
+class VaultRecord(msgspec.Struct):
+    """The record of a vault: its row, and those of its data keys, by column."""
+
+    vault: dict[str, Any]
+    keys: list[dict[str, Any]]
+
+
+class CommitRecord(msgspec.Struct, omit_defaults=True):
+    """A part of the record of a commit. Only the first part has `point` and `job`; only the last one has `last` set.
+
+    `previous` is the generation that it builds on, 0 for none. `point` is missing if the recovery point is deleted and
+    a lineage continues from it. `closed` holds the names that `previous` has and this generation lacks. An item of
+    `chunk_lists` is the id of a list, the number of a part, its first index and its bytes. `parents` holds the segments
+    that the lineage sees through to, the nearest first.
+    """
+
+    vault_id: int
+    parents: list[tuple[int, int]] = []
+    previous: int | None = None
+    last: bool = False
+    point: dict[str, Any] | None = None
+    job: dict[str, Any] | None = None
+    objects: list[tuple[Any, ...]] = []
+    closed: list[bytes] = []
+    chunk_lists: list[tuple[int, int, int, bytes]] = []
+
+    @property
+    def entries(self) -> int:
+        """Number of object versions and names in the part."""
+        return len(self.objects) + len(self.closed)
+
+
+Record = TypeVar("Record", StoreRecord, VaultRecord, CommitRecord)
+
+
+def encode_record(part: StoreRecord | VaultRecord | CommitRecord) -> bytes:
+    """The bytes of a part: a byte for the format, then the struct in MessagePack."""
+    return bytes((FORMAT,)) + msgspec.msgpack.encode(part)
+
+
+def decode_record(data: bytes, kind: type[Record]) -> Record:
+    """The inverse of `encode_record`. Raises DamagedDataError, ConfigurationError for a later format."""
+    if data[:1] != bytes((FORMAT,)):
+        raise ConfigurationError(
+            f"a record has format {data[:1].hex() or 'none'}, this program knows format {FORMAT}",
+            hint="use a newer Cryostore",
+        )
+    try:
+        return msgspec.msgpack.decode(data[1:], type=kind)
+    except msgspec.MsgspecError as error:
+        raise DamagedDataError(f"a record cannot be decoded: {error}") from error
 
 
 class _Part(NamedTuple):
@@ -214,7 +274,7 @@ def _write(context: Context, row: RecordRow, written: Iterator[_Part], change: i
 
 def _put_store(context: Context, row: RecordRow, change: int) -> Iterator[_Part]:
     access_keys = context.database.read(keys.access_keys_in_full)
-    data = encode(StoreRecord(access_keys))
+    data = encode_record(StoreRecord(access_keys))
     context.records.put_wrapped(RecordName(*row.key, change, 0), data)
     yield _Part(1)
 
@@ -227,7 +287,7 @@ def _put_vault(context: Context, row: RecordRow, change: int) -> Iterator[_Part]
 
     found = context.database.read(work)
     if found is not None:
-        data = encode(found)
+        data = encode_record(found)
         context.records.put_wrapped(RecordName(*row.key, change, 0), data)
         yield _Part(1)
 
@@ -254,7 +314,7 @@ def _commit_parts(context: Context, row: RecordRow, change: int, first: CommitRe
     for number, part in enumerate(chain(parts, (None,)), start=-1):
         if waiting is not None:
             waiting.last = part is None
-            context.records.put(RecordName(*row.key, change, number), encode(waiting), key)
+            context.records.put(RecordName(*row.key, change, number), encode_record(waiting), key)
             yield _Part(waiting.entries, below)
         waiting = part
 

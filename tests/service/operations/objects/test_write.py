@@ -9,11 +9,11 @@ import pytest
 from conformance import api_chunks
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.errors import IllegalArgumentException
-from cryostore.service.operations.objects import upload as upload_module
+from cryostore.service.operations.objects import write as upload_module
 from support.requests.api import hex_of
 from support.stores.integrity import problems
 
-COVERS = ("service/operations/payloads.py", "service/operations/uploads.py")
+COVERS = ("service/operations/writes.py", "service/operations/uploads.py")
 
 
 class TestCompletion(api_chunks.CompletionTests):

@@ -19,8 +19,8 @@ from cryostore.maintenance.verification.repair import RepairResult, repair
 from cryostore.model.errors import InvalidRequestException, InvalidResourceStateException
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
-from cryostore.service.records import unknown_commits
-from cryostore.service.records.unknown_commits import OutdatedCatalogError
+from cryostore.service import unknown_commits
+from cryostore.service.unknown_commits import OutdatedCatalogError
 from support.requests.api import new_resource
 from support.stores.in_process import opened
 from support.stores.shared_store import ON_SERVICES, missing_services, opened_shared

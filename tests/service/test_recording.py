@@ -12,9 +12,14 @@ from cryostore.core.errors import KeyUnavailableError, StorageUnavailableError
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification.opened_keys import OpenedKeys
 from cryostore.model.errors import ServiceUnavailableException
-from cryostore.service.records.format import CommitRecord, decode
-from cryostore.service.records.recording import update_record, write_all_due_records, write_due_records
-from cryostore.service.records.unknown_commits import OutdatedCatalogError
+from cryostore.service.recording import (
+    CommitRecord,
+    decode_record,
+    update_record,
+    write_all_due_records,
+    write_due_records,
+)
+from cryostore.service.unknown_commits import OutdatedCatalogError
 from support.requests.api import new_resource
 from support.stores.shop import Shop
 
@@ -120,7 +125,7 @@ def test_a_record_does_not_name_a_previous_commit_that_is_deleted_meanwhile():
     row = last_commit(shop)
     assert row.recorded == row.changes
     sealed = shop.context.records.get(RecordName(*key, row.recorded, 0), OpenedKeys(shop.context).key_of)
-    assert (decode(sealed, CommitRecord).previous, row.previous) == (0, 0)
+    assert (decode_record(sealed, CommitRecord).previous, row.previous) == (0, 0)
 
 
 def test_parts_that_a_crashed_writer_left_are_removed_with_the_point():

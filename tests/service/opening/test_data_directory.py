@@ -15,9 +15,9 @@ from cryostore.core.ids import random_id
 from cryostore.maintenance.key_rotation import RotationResult, rotate_master_key
 from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceUnavailableException
-from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.data_directory import existing_keyring
 from cryostore.service.opening.open import open_service
-from cryostore.service.records.recording import write_due_records
+from cryostore.service.recording import write_due_records
 from support.stores.in_process import opened
 from support.stores.keyrings import BOTH, printing, program, write_keyring
 
