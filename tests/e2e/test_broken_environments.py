@@ -19,9 +19,6 @@ from cryostore.cli.verbs import VERBS
 from support.archives.agent import write
 from support.processes.serving import CRYO
 
-COVERS = ("cli/agent/serve_nbd.py",)
-
-
 OK, WITH_ISSUES, FAILED = 0, 1, 2
 SECONDS_MAX = 120
 NO_USER = 1_234_567

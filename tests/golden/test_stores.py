@@ -1,7 +1,7 @@
 """Data directories of earlier versions: each opens, has the same content as then, and takes new backups.
 
 `support.stores.golden_store` made each directory under `stores/` with the code of its schema version.
-They are never made again.
+They are never created again.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def test_a_keyring_from_paper(cryo, data_dir, tmp_path, monkeypatch):
     assert readable(data_dir)
 
 
-def test_an_export_is_verified_against_what_the_store_needs(cryo, data_dir, tmp_path):
+def test_an_export_is_verified_against_the_keys_of_the_store(cryo, data_dir, tmp_path):
     cryo("export", "--to", tmp_path / "copy")
     cryo("export", "--paper", "--to", tmp_path / "paper")
     for name in ("copy", "paper"):

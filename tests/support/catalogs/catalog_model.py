@@ -286,7 +286,7 @@ class CatalogModel:
     def change(self, job, changes):
         """Put and remove names. A change has the length of the object, or None to remove it, and the parts of its list.
 
-        Removing answers whether the name was in the view.
+        Removing returns whether the name was in the view.
         """
         row = self.row(job)
         for name, length, parts in changes:

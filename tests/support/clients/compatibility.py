@@ -1,8 +1,8 @@
 """The plan that every real client carries out: objects as JSON, which any language reads.
 
 A client writes the plan's objects into a backup job with StartObject, PutChunk, NotifyObjectComplete, PutObject and
-DeleteObject, and later reads a restore job back with ListObjects, ListChunks, GetChunk and GetObjectMetadata. What it
-reads must equal the plan, byte for byte. Each client's program lives in `tests/compat`.
+DeleteObject, and later reads a restore job back with ListObjects, ListChunks, GetChunk and GetObjectMetadata. Both
+must be equal, byte for byte. Each client's program is in `tests/compat`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A backend in memory, for tests of the server. It knows no jobs, no vaults and no checksums.
 
-Some names do something: see `BEHAVIOURS`. Calls with an object name are noted in the file `calls` of the data
+Some names have an effect: see `BEHAVIOURS`. Calls with an object name are recorded in the file `calls` of the data
 directory, so that a test can see from another process whether anything got through.
 """
 

@@ -2,7 +2,7 @@
 
 Everything that is not a path label is a member of one JSON body, on GET and DELETE too; path labels are not
 percent-encoded; the Host header lacks the port; every header is signed, and the body's hash always is. Written and
-signed by hand here, from the rules of Signature Version 4, so that it shares no code with what it tests.
+signed here from the rules of Signature Version 4, without code of the product.
 """
 
 from __future__ import annotations

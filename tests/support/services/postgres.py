@@ -1,6 +1,6 @@
 """Databases on the PostgreSQL server that CRYO_TEST_POSTGRES names: an unused one for each test.
 
-To make one takes a second on a busy machine. So a process keeps those it made, and empties them between tests.
+Creating one takes a second on a busy machine, so a process keeps its databases and empties them between tests.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 `python -m support.stores.golden_store retention` makes `stores/retention-N` instead, whose oldest points were
 deleted first.
-It lies under `tests/golden/stores/schema-N` as it was when its last process died: the log of the catalog is not folded
-in, and a pack has a torn tail. Beside it, `manifest.json` says all that the store said through its API then. A
-directory that is there is never made anew: what was released stays as it was.
+It is in `tests/golden/stores/schema-N`, as its last, killed process left it: the log of the catalog is not merged
+in, and a pack has a torn tail. Beside it, `manifest.json` has all that the API returned then. A
+directory that exists is never created again: released data does not change.
 """
 
 from __future__ import annotations
