@@ -22,7 +22,7 @@ SOURCE = ROOT / "src" / "cryostore"
 # `render()` of the module returns the page.
 PAGES = {
     "docs/reference/api-coverage.md": "cryostore.wire.reference.coverage",
-    "docs/reference/configuration.md": "cryostore.options.page",
+    "docs/reference/configuration.md": "cryostore.options.declared",
 }
 PICTURES = {"docs/pictures/first-backup.svg": "docs/pictures/first-backup.cast"}
 """Pictures by the recorded session that each is drawn from (`record_session`)."""

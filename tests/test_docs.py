@@ -14,7 +14,7 @@ import pytest
 import cryostore
 from support import project
 
-COVERS = ("options/page.py",)
+COVERS = ("options/declared.py",)
 
 
 ARCHITECTURE = (project.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.catalog.postgres.session import PREPARE_AFTER
-from cryostore.catalog.queries import affected, damage, references
+from cryostore.catalog.queries import damage, references
 from cryostore.catalog.queries.damage import LocatedChunk
 from cryostore.catalog.rows import (
     chunk_lists,
@@ -65,9 +65,9 @@ HOT = {
     "chunk_lists.delete_some": lambda t: chunk_lists.delete_some(t, 1, 10),
     "damage.page": lambda t: damage.page(t, after=(1, DIGEST), limit=10),
     "damage.mark": lambda t: damage.mark(t, LocatedChunk(1, DIGEST, 1, 0), now_ms=0),
-    "affected.versions": lambda t: affected.versions(t, 1, b"n"),
-    "affected.points": lambda t: affected.points(t, 1, 0, 5),
-    "affected.lineages_on": lambda t: affected.lineages_on(t, 1, 0, 5),
+    "damage.version_ranges": lambda t: damage.version_ranges(t, 1, b"n"),
+    "damage.affected_points": lambda t: damage.affected_points(t, 1, 0, 5),
+    "damage.child_lineages": lambda t: damage.child_lineages(t, 1, 0, 5),
     "idempotency.find": lambda t: idempotency.find(t, "o", "t", since_ms=0),
     "idempotency.delete_before": lambda t: idempotency.delete_before(t, 0, 10),
     "jobs.find": lambda t: jobs.find(t, "J"),

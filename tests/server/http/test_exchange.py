@@ -7,8 +7,14 @@ import asyncio
 import pytest
 
 from cryostore.options.configuration import ConnectionSettings
-from cryostore.server.http.exchange import CONTINUE, JOINED_BYTES_MAX, PIECE_BYTES, READ_AHEAD_BYTES, Exchange
-from cryostore.server.http.slow_reader import RECHECK_SECONDS
+from cryostore.server.http.exchange import (
+    CONTINUE,
+    JOINED_BYTES_MAX,
+    PIECE_BYTES,
+    READ_AHEAD_BYTES,
+    RECHECK_SECONDS,
+    Exchange,
+)
 from support.virtual_time import run_in_virtual_time
 
 SETTINGS = ConnectionSettings(body_idle_seconds_max=1000, body_progress_bytes_min=10, drain_bytes_max=100)

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
-from cryostore.server.http.slow_reader import RECHECK_SECONDS, SlowReaderWatch
+from cryostore.server.http.exchange import RECHECK_SECONDS, SlowReaderWatch
 from support.virtual_time import run_in_virtual_time
+
+COVERS = ("server/http/exchange.py",)
 
 IDLE_SECONDS = 10.0
 

@@ -17,8 +17,7 @@ import psycopg
 from cryostore.catalog.database import FixedStatements, Row, Statement, Transaction
 from cryostore.catalog.group_commit import Pending
 from cryostore.catalog.postgres.failure import Reason, reason, translate
-from cryostore.catalog.postgres.session import Session
-from cryostore.catalog.postgres.values import translated
+from cryostore.catalog.postgres.session import Session, translated
 
 WRONG_PAGES = (
     "SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database() AND checksum_failures > 0"

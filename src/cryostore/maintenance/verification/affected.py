@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from cryostore.catalog.database import GENERATION_MAX, Transaction
-from cryostore.catalog.queries import affected, damage, references
+from cryostore.catalog.queries import damage, references
 from cryostore.catalog.queries.references import ObjectReferences, chunk_list_parts
 from cryostore.catalog.rows import chunk_lists
 from cryostore.core.digest import DIGEST_BYTES
@@ -68,8 +68,8 @@ class _Seeing(NamedTuple):
     """The recovery points and jobs that see an object, and its name."""
 
     name: bytes
-    points: list[affected.AffectedPoint]
-    jobs: list[affected.AffectedJob]
+    points: list[damage.AffectedPoint]
+    jobs: list[damage.AffectedJob]
 
 
 class AffectedSearch:
@@ -118,19 +118,19 @@ class AffectedSearch:
 
 
 def _seen_by(transaction: Transaction, object_id: int) -> _Seeing | None:
-    version = affected.version(transaction, object_id)
+    version = damage.object_version(transaction, object_id)
     if version is None or version.removed:
         return None
     seeing = _Seeing(version.name, [], [])
     generations = version.from_generation, version.to_generation
     for lineage_id, begin, end in _seen(transaction, version.name, version.lineage_id, *generations):
-        seeing.points.extend(affected.points(transaction, lineage_id, begin, end))
-        seeing.jobs.extend(affected.jobs(transaction, lineage_id, begin, end))
+        seeing.points.extend(damage.affected_points(transaction, lineage_id, begin, end))
+        seeing.jobs.extend(damage.affected_jobs(transaction, lineage_id, begin, end))
     return seeing
 
 
 def _uploaded_by(transaction: Transaction, upload_number: int) -> _Seeing | None:
-    found = affected.open_upload(transaction, upload_number)
+    found = damage.affected_upload(transaction, upload_number)
     return None if found is None else _Seeing(found[1], [], [found[0]])
 
 
@@ -142,8 +142,8 @@ def _seen(
     while waiting:
         here = waiting.pop()
         yield here
-        for child, _ in affected.lineages_on(transaction, *here):
-            waiting += [(child, *gap) for gap in _gaps(affected.versions(transaction, child, name))]
+        for child, _ in damage.child_lineages(transaction, *here):
+            waiting += [(child, *gap) for gap in _gaps(damage.version_ranges(transaction, child, name))]
 
 
 def _gaps(versions: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

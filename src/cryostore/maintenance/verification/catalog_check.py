@@ -16,7 +16,7 @@ from typing import Any
 
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.processes import epoch as epochs
-from cryostore.catalog.queries import affected, damage, references
+from cryostore.catalog.queries import damage, references
 from cryostore.catalog.queries.damage import ChunkState
 from cryostore.catalog.queries.references import ObjectReferences, UploadedChunk, chunk_list_parts
 from cryostore.catalog.rows import chunk_lists, objects, records
@@ -161,7 +161,7 @@ class ReferenceCheck:
 
     def _say(self, row: ObjectReferences, problem: str) -> None:
         """Report a problem of a list, if its object is still there."""
-        if self._context.database.read(partial(affected.version, object_id=row.object_id)) is not None:
+        if self._context.database.read(partial(damage.object_version, object_id=row.object_id)) is not None:
             self._findings.add(finding_kinds.LIST_DAMAGED, f"object {row.object_id}: {problem}")
 
 
@@ -200,7 +200,7 @@ class _Tally:
 
 def _still_missing(transaction: Transaction, vault_id: int, object_id: int, digests: list[bytes]) -> list[bytes]:
     """Return the chunks that are missing, if the object that needs them is still there."""
-    if affected.version(transaction, object_id) is None:
+    if damage.object_version(transaction, object_id) is None:
         return []
     states = damage.states(transaction, vault_id, digests)
     return [digest for digest in digests if digest not in states]

@@ -26,9 +26,8 @@ from uvicorn.config import Config
 from cryostore.core.ids import NewId
 from cryostore.model.errors import IllegalArgumentException, ModelError, ServiceUnavailableException
 from cryostore.options.configuration import ConnectionSettings
-from cryostore.server.http.exchange import STATUS_LINES, Application, Exchange, Scope
+from cryostore.server.http.exchange import STATUS_LINES, Application, Exchange, Scope, SlowReaderWatch
 from cryostore.server.http.shared_state import SharedState
-from cryostore.server.http.slow_reader import SlowReaderWatch
 from cryostore.wire import error as wire_error
 from cryostore.wire.julia import escape_line, restore_url
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from cryostore.catalog.postgres.values import translated
+from cryostore.catalog.postgres.session import translated
 
 
 def test_only_named_values_are_translated():
