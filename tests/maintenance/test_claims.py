@@ -18,7 +18,7 @@ from cryostore.chunks.keyring.sources import FileKeyring
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import random_id
 from cryostore.core.time import HOUR_MS, MINUTE_MS, SECOND_MS
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.claims import BACKGROUND_TASKS, GARBAGE_COLLECTION, claimed
 from cryostore.maintenance.garbage_collection.collect import collect, collect_all
 from cryostore.maintenance.garbage_collection.run import CollectionResult

@@ -13,7 +13,7 @@ from cryostore.catalog.processes.claims import ClaimHeldError
 from cryostore.catalog.queries import timestamps
 from cryostore.catalog.tables import TABLES
 from cryostore.core.time import DAY_MS, HOUR_MS
-from cryostore.maintenance import ScheduledGarbageCollection, ScheduledScrub, maintain
+from cryostore.maintenance.background_tasks import ScheduledGarbageCollection, ScheduledScrub, maintain
 from cryostore.maintenance.claims import GARBAGE_COLLECTION, SCRUB, claimed
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from support.faults.damaging import damaged, scrubbed, spoil

@@ -12,7 +12,8 @@ from cryostore.catalog.processes import claims
 from cryostore.catalog.processes import epoch as collections
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import DAY_MS, HOUR_MS
-from cryostore.maintenance import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks, background_tasks
+from cryostore.maintenance import background_tasks
+from cryostore.maintenance.background_tasks import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks
 from cryostore.maintenance.claims import BACKGROUND_TASKS, GARBAGE_COLLECTION, SCRUB
 from cryostore.maintenance.verification.scrub import ScrubResult, scrub
 from support.faults.damaging import spoil

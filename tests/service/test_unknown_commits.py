@@ -10,7 +10,7 @@ import pytest
 from cryostore.catalog import tables
 from cryostore.catalog.tables import TABLES
 from cryostore.core.time import DAY_MS
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.diagnosis import ERROR
 from cryostore.maintenance.diagnosis.stores import check_directory, check_shared
 from cryostore.maintenance.garbage_collection.collect import collect_all

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import DAY_MS, HOUR_MS
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect, collect_all
 from cryostore.maintenance.garbage_collection.run import CollectionResult
 from cryostore.model.chunks import LinkChunks, LinkedChunk

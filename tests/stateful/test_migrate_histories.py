@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, HOUR_MS
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.migrate.cutover import take_back_move
 from cryostore.maintenance.migrate.run import MigrationResult, migrate

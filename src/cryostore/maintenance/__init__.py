@@ -3,9 +3,3 @@
 All of it may run at any moment, in any process, any number of times. None of it removes data that a recovery point or
 an open job can still see.
 """
-
-from __future__ import annotations
-
-from cryostore.maintenance.background_tasks import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks, maintain
-
-__all__ = ["ScheduledGarbageCollection", "ScheduledScrub", "ScheduledTasks", "maintain"]

@@ -10,8 +10,12 @@ from typing import Any, Protocol
 from cryostore.core.errors import ConfigurationError, KeyMissingError, StorageUnavailableError
 from cryostore.core.ids import NewId
 from cryostore.core.time import Clock
-from cryostore.maintenance import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks
-from cryostore.maintenance.background_tasks import restore_reserve
+from cryostore.maintenance.background_tasks import (
+    ScheduledGarbageCollection,
+    ScheduledScrub,
+    ScheduledTasks,
+    restore_reserve,
+)
 from cryostore.maintenance.nodes import Node
 from cryostore.maintenance.store_state import StoreStatistics, store_statistics
 from cryostore.model.operation import Operation

@@ -11,7 +11,7 @@ import itertools
 import pytest
 
 from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, ListBackupVaults
 from support.catalogs.memory_database import MemoryDatabase

@@ -12,7 +12,7 @@ import pytest
 
 from cryostore.catalog.sqlite import engine as sqlite
 from cryostore.core.limits import KIB, MIB
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.service import Settings

@@ -9,7 +9,7 @@ import pytest
 
 from cryostore.chunks.disk_reserve import DiskReserve
 from cryostore.core.errors import StorageFullError
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect, collect_all
 from cryostore.maintenance.garbage_collection.compaction import PackUse, worthwhile
 from cryostore.maintenance.garbage_collection.run import CollectionResult

@@ -13,7 +13,7 @@ from cryostore.chunks.records import RecordName
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, MINUTE_MS
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.maintenance.rebuild.stores import rebuild_directory

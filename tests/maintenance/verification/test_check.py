@@ -10,7 +10,7 @@ from cryostore.chunks.envelope import HEADER_BYTES
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, pack_key
 from cryostore.core.digest import Payload
 from cryostore.core.errors import StorageUnavailableError
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification import finding_kinds
 from cryostore.maintenance.verification.check import CheckResult, check

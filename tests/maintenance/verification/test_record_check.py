@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.verification.check import CheckResult, check
 from cryostore.maintenance.verification.repair import RepairResult, repair
 from support.stores.in_process import opened

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import FrozenClock
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key, rotate_vault_key
 from cryostore.maintenance.rebuild.run import RebuildResult

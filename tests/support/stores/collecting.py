@@ -6,7 +6,7 @@ import random
 
 from cryostore.core.limits import KIB
 from cryostore.core.time import DAY_MS
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.service import Settings

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, MINUTE_MS, SECOND_MS
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.key_rotation import RotationResult, rotate_master_key, rotate_vault_key
 from cryostore.maintenance.verification.scrub import scrub_all

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.service import Caller

@@ -13,7 +13,7 @@ from cryostore.chunks.keyring import wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS
-from cryostore.maintenance import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.migrate.cutover import TOKEN_BEFORE, mark_of, take_back
 from cryostore.maintenance.migrate.run import MigrationResult, migrate

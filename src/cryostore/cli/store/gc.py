@@ -37,7 +37,7 @@ def command(store: NamedStore, dry_run: bool, as_json: bool, quarantine_hours: f
     Backups, restores and servers may run meanwhile. Garbage is condemned first; a run after its quarantine removes it.
     A server collects garbage every six hours. Packs that are mostly garbage are rewritten.
     """
-    from cryostore.maintenance import maintain
+    from cryostore.maintenance.background_tasks import maintain
     from cryostore.maintenance.garbage_collection.collect import collect
     from cryostore.maintenance.garbage_collection.run import CollectionResult
 
