@@ -9,7 +9,7 @@ from inspect import cleandoc
 
 import click
 
-from cryostore.cli.reference.man import NO_REWRAP, every_command
+from cryostore.cli.reference import NO_REWRAP, every_command
 
 COLUMNS_MAX = 100
 HEAD = """\

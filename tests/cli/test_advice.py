@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.cli import advice as module
-from cryostore.cli.advice import advice
+from cryostore.cli import verbs as module
+from cryostore.cli.verbs import advice
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.core import errors as core_errors
 from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
@@ -16,6 +16,8 @@ from cryostore.model.errors import (
     ResourceNotFoundException,
     ServiceUnavailableException,
 )
+
+COVERS = ("cli/verbs.py",)
 
 
 def test_the_nearest_class_gives_the_hint():

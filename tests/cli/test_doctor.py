@@ -9,7 +9,7 @@ from email.utils import formatdate
 import msgspec
 import pytest
 
-from cryostore.agent.verification.trial_job import run_trial_job
+from cryostore.agent.verification.resource_status import run_trial_job
 from cryostore.cli import doctor
 from cryostore.cli.agent_store import AgentStore, open_agent_store
 from cryostore.cli.verbs import run

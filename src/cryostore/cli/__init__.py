@@ -1,4 +1,4 @@
-"""The command line `cryo`: one module per command, imported when it is called.
+"""The command line `cryo`: one module per command or family, imported when it is called.
 
 Results go to stdout, everything else to stderr. Exit codes are in `exit_codes`.
 """

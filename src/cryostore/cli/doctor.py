@@ -185,8 +185,8 @@ def _key(agent_store: AgentStore) -> Diagnosis:
 
 
 def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
-    from cryostore.agent.verification.trial_job import run_trial_job
-    from cryostore.cli.advice import advice
+    from cryostore.agent.verification.resource_status import run_trial_job
+    from cryostore.cli.verbs import advice
     from cryostore.model.errors import AccessDeniedException, ModelError, ResourceNotFoundException, SignatureError
     from cryostore.model.vaults import DescribeBackupVault
 

@@ -1,4 +1,4 @@
-"""The list of commands, and how an error of a command becomes a message and an exit code."""
+"""The list of commands, and how an error of a command becomes a message with advice and an exit code."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 VERBS = {
     "check": ("cryostore.cli.store.check", "Compare the catalog with the packs."),
-    "completion": ("cryostore.cli.reference.completion", "Print the completion script of a shell."),
-    "agent-key": ("cryostore.cli.agent_keys.agent_key", "Manage the keys that encrypt backups."),
+    "completion": ("cryostore.cli.reference", "Print the completion script of a shell."),
+    "agent-key": ("cryostore.cli.agent_keys", "Manage the keys that encrypt backups."),
     "backup": ("cryostore.cli.agent.backup", "Make a recovery point of files and folders."),
     "ls": ("cryostore.cli.agent.ls", "List the files in a recovery point."),
     "cat": ("cryostore.cli.agent.cat", "Write a file of a recovery point to stdout."),
@@ -36,20 +36,42 @@ VERBS = {
     "find": ("cryostore.cli.agent.find", "Find files in all recovery points."),
     "gc": ("cryostore.cli.store.gc", "Free the space of unused data."),
     "init": ("cryostore.cli.store.init", "Prepare a store that several servers share."),
-    "init-key": ("cryostore.cli.agent_keys.init_key", "Make a key that encrypts backups."),
+    "init-key": ("cryostore.cli.agent_keys", "Make a key that encrypts backups."),
     "jobs": ("cryostore.cli.store.jobs", "Show open jobs and background work."),
     "key": ("cryostore.cli.store.key", "Manage the master keys of a store."),
-    "man": ("cryostore.cli.reference.man", "Print or write the manual pages."),
+    "man": ("cryostore.cli.reference", "Print or write the manual pages."),
     "rebuild-catalog": ("cryostore.cli.store.rebuild_catalog", "Rebuild a lost catalog from the data."),
     "migrate": ("cryostore.cli.store.migrate", "Move a store between a directory and a shared place."),
-    "openapi": ("cryostore.cli.reference.openapi", "Print the OpenAPI document of the server's operations."),
+    "openapi": ("cryostore.cli.reference", "Print the OpenAPI document of the server's operations."),
     "repair": ("cryostore.cli.store.repair", "Save damaged data from other copies."),
     "scrub": ("cryostore.cli.store.scrub", "Read and verify stored data."),
-    "sdk-model": ("cryostore.cli.reference.sdk_model", "Write a botocore data folder for boto3 and the aws CLI."),
-    "serve-nbd": ("cryostore.cli.agent.serve_nbd", "Let NBD clients read a disk of a recovery point."),
+    "sdk-model": ("cryostore.cli.reference", "Write a botocore data folder for boto3 and the aws CLI."),
+    "serve-nbd": ("cryostore.cli.agent.mount", "Let NBD clients read a disk of a recovery point."),
     "serve": ("cryostore.cli.store.serve", "Run the server on a data directory or a shared store."),
     "status": ("cryostore.cli.agent.status", "Show the age of the last good backup of each resource."),
 }
+"""The module of each command, and its help text. A module has `command`, or several commands under their own names."""
+BY_CLASS = {
+    "StorageFullError": "make room: delete recovery points and run `cryo gc --quarantine 0` twice, or enlarge the disk",
+    "StorageUnavailableError": "check whether the disk is full, read-only or failing, then repeat the command",
+    "UnknownFormatError": "use a newer cryo",
+    "DamagedDataError": "`cryo check` lists the affected recovery points; `cryo repair` uses other copies",
+    "KeyUnavailableError": "`cryo key list` shows which keys exist, and which are needed",
+    "ArchiveDamagedError": "`cryo points` lists other recovery points; `cryo check` checks the store",
+    "ConnectionFailedError": "`cryo doctor` checks the connection to the server",
+    "SignatureError": "use the access key of this server (its DIR/credentials); `cryo doctor` checks it, and the clock",
+    "AccessDeniedException": "use an access key with this permission",
+    "ResourceNotFoundException": "`cryo points` lists recovery points; `cryo doctor` checks the vault",
+    "ThrottlingException": "repeat the command later",
+    "ServiceUnavailableException": "repeat the command later; the server's operator finds the cause in its log and"
+    " with `cryo doctor` there",
+    "RetryableException": "repeat the command later; see the server's log for details",
+    "DamagedDataException": "`cryo verify POINT` names the affected files; the next backup heals what it reads again",
+    "ServiceInternalException": "repeat the command; see the server's log for details",
+    "KeyMissingError": "put back the keyring that has this key; `cryo key list` shows which keys are needed",
+    "KMSInvalidKeyUsageException": "on the server, `cryo key list` shows which keys are missing",
+}
+"""Hints for errors that carry none. The classes are named, not imported: a command loads only those it can raise."""
 
 
 class Verbs(click.Group):
@@ -63,7 +85,8 @@ class Verbs(click.Group):
         """Return the command of this name."""
         if cmd_name not in VERBS:
             return None
-        verb: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        module = importlib.import_module(VERBS[cmd_name][0])
+        verb: click.Command = getattr(module, "command", None) or getattr(module, cmd_name.replace("-", "_"))
         return verb
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -102,8 +125,6 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), _usage_hint(error), as_json=as_json)
     except CryostoreError as error:
-        from cryostore.cli.advice import advice
-
         return _fail(error.message, error.hint or advice(error, arguments), as_json=as_json)
     except (OSError, MemoryError) as error:
         return _fail(*_system_words(error), as_json=as_json)
@@ -150,3 +171,16 @@ def _fail(message: str, hint: str, *, as_json: bool) -> int:
     else:
         output.tell(f"error: {message}", *([f"hint: {hint}"] if hint else []))
     return FAILED
+
+
+def advice(error: BaseException, arguments: Sequence[str]) -> str:
+    """Return a hint for an error: that of its class or the nearest base class, else a pointer to the help text.
+
+    The cause of an error comes first: with a store in this process there is no server whose log has it.
+    """
+    for each in (error.__cause__, error):
+        for kind in type(each).__mro__:
+            if kind.__name__ in BY_CLASS:
+                return BY_CLASS[kind.__name__]
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    return f"{f'cryo {verb}'.strip()} --help lists the options"

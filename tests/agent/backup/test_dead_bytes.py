@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryostore.agent.archive.chunks import CachedChunkPages, ChunkPages
-from cryostore.agent.backup import dead_bytes, incremental_base
-from cryostore.agent.backup.dead_bytes import (
+from cryostore.agent.backup import incremental_base
+from cryostore.agent.backup.incremental_base import (
     MERGED_BYTES_MAX,
     OBJECTS_MAX,
     REWRITE_DEAD_BYTES_MIN,
@@ -78,7 +78,7 @@ def test_a_rewritten_object_is_dropped(runs, tmp_path):
 
 
 def test_many_runs_leave_few_objects(local_runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(dead_bytes, "OBJECTS_MAX", 6)
+    monkeypatch.setattr(incremental_base, "OBJECTS_MAX", 6)
     for number in range(15):
         write(tmp_path / "source", {f"file {number}": noise(1000, number)})
         local_runs.backup(tmp_path / "source")
@@ -307,7 +307,7 @@ def test_the_files_of_a_mostly_dead_chunk_are_stored_again(runs, tmp_path):
 
 @pytest.mark.parametrize("bound", [100 * KIB, 1200 * KIB])
 def test_a_run_moves_no_more_than_its_limit(local_runs, tmp_path, monkeypatch, bound):
-    monkeypatch.setattr(dead_bytes, "MOVED_BYTES_MIN", bound)
+    monkeypatch.setattr(incremental_base, "MOVED_BYTES_MIN", bound)
     source = tmp_path / "source"
     write(source, small_files(range(900)))
     local_runs.backup(source)

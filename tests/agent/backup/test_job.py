@@ -14,8 +14,7 @@ from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.key_changes import change_access
 from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.report import Report
-from cryostore.agent.verification.archive_check import verify_archive
-from cryostore.agent.verification.known_damage import fetch_known_damage
+from cryostore.agent.verification.archive_check import fetch_known_damage, verify_archive
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.time import wall_clock

@@ -9,13 +9,11 @@ import sys
 
 import pytest
 
-from cryostore.agent.backup.job import open_job
-from cryostore.agent.backup.resume_note import locked_note
+from cryostore.agent.backup.job import HEARTBEAT_SECONDS, locked_note, open_job
 from cryostore.agent.header import STREAM
 from cryostore.agent.report import Report
 from cryostore.agent.streams.single_file import SingleFileOptions
 from cryostore.agent.streams.stream import backup_stream
-from cryostore.agent.upload.heartbeat import HEARTBEAT_SECONDS
 from cryostore.agent.upload.uploader import THREADS
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.errors import ConfigurationError, CryostoreError
@@ -26,7 +24,7 @@ from cryostore.model.objects import DeleteObject
 from support.archives.agent import seen, write
 from support.stores.in_process import opened
 
-COVERS = ("agent/streams/single_file.py",)
+COVERS = ("agent/streams/single_file.py", "agent/backup/job.py")
 
 
 def noise(length, seed):

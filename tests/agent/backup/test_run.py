@@ -14,13 +14,12 @@ import pytest
 from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.recovery_points import find_point
-from cryostore.agent.backup.job import open_job
+from cryostore.agent.backup.job import heartbeat, open_job
 from cryostore.agent.backup.run import BackupOptions, backup_tree
 from cryostore.agent.encryption.key_objects import is_key_name
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions as RestoreOptions
 from cryostore.agent.restore.tree_restore import restore_tree
-from cryostore.agent.upload.heartbeat import heartbeat
 from cryostore.client import pages
 from cryostore.core.interrupts import deferred
 from cryostore.core.limits import KIB, MIB

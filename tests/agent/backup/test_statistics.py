@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import stat
 
-from cryostore.agent.backup.statistics import CHUNKS_MAX, ArchiveStatistics
+from cryostore.agent.backup.listing_writer import CHUNKS_MAX, ArchiveStatistics
 from cryostore.agent.entry import NO_CONTENT, Content, Row
+
+COVERS = ("agent/backup/listing_writer.py",)
 
 FILE = Row(stat.S_IFREG | 0o644, 1000, 100, 1, 0, 0, 0, 0, 0)
 FOLDER = FILE._replace(mode=stat.S_IFDIR | 0o755, uid=0, gid=0)

@@ -21,7 +21,7 @@ from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.cipher import derive
 from cryostore.agent.encryption.key_objects import is_key_name
-from cryostore.agent.encryption.sealed_chunk import ChunkKind, open_chunk
+from cryostore.agent.encryption.sealed_object import ChunkKind, open_chunk
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import ContentObject
 from cryostore.client import pages

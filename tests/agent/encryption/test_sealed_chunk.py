@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.cipher import seal
-from cryostore.agent.encryption.sealed_chunk import HEAD, INNER, ChunkKind, open_chunk, padded_length, seal_chunk
+from cryostore.agent.encryption.sealed_object import HEAD, INNER, ChunkKind, open_chunk, padded_length, seal_chunk
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.core.errors import KeyUnavailableError
 from support.archives.sealed_samples import ARCHIVE_KEY, KEYS, golden_hex
+
+COVERS = ("agent/encryption/sealed_object.py",)
 
 STORED = random.Random(1).randbytes(300)
 TEXT = b"what compresses well " * 2000

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.agent.encryption.sealed_chunk import ChunkKind, open_chunk
-from cryostore.agent.encryption.sealed_object import ROWS_MAX, ChunkFacts, ChunkTable, Recipient, SealedHead, mark_of
+from cryostore.agent.encryption.sealed_object import (
+    ROWS_MAX,
+    ChunkFacts,
+    ChunkKind,
+    ChunkTable,
+    Recipient,
+    SealedHead,
+    mark_of,
+    open_chunk,
+)
 from cryostore.agent.errors import ArchiveDamagedError
 from support.archives.sealed_samples import ARCHIVE_KEY, KEY, KEYS, golden, golden_hex
 

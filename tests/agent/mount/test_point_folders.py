@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from cryostore.agent.archive.recovery_points import RecoveryPoint
-from cryostore.agent.mount.point_folders import (
+from cryostore.agent.mount.file_system import (
     REFRESH_SECONDS,
     MountFolder,
     MountLink,
     PointFolders,
     build_folders,
 )
+
+COVERS = ("agent/mount/file_system.py",)
 
 
 def point_of(number, resource="tree", seconds=0.0, vault="Default"):

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from cryostore.agent.source.patterns import Patterns
+from cryostore.agent.source.selection import Patterns
 from support.archives.agent import seen, write
 from support.faults.os_calls import failing
 from support.faults.small_disk import can_mount

@@ -11,7 +11,7 @@ from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
-from cryostore.agent.source.patterns import Patterns
+from cryostore.agent.source.selection import Patterns
 from cryostore.core.errors import ConfigurationError
 from cryostore.model.chunks import GetChunk
 from support.archives.agent import seen, write

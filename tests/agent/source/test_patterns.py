@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from cryostore.agent.backup.run import BackupOptions, dry_run
 from cryostore.agent.report import Report
-from cryostore.agent.source.patterns import Patterns
-from cryostore.agent.source.selection import EXCLUDED, Selection
+from cryostore.agent.source.selection import EXCLUDED, Patterns, Selection
 from cryostore.core.errors import ConfigurationError
 from support.archives.agent import write
+
+COVERS = ("agent/source/selection.py",)
 
 
 @pytest.mark.parametrize(

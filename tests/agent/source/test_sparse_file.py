@@ -7,9 +7,11 @@ import os
 import pytest
 
 from cryostore.agent.errors import SourceError
-from cryostore.agent.source import sparse_file
-from cryostore.agent.source.sparse_file import SegmentReader, data_segments, holes_between
+from cryostore.agent.source import file_reader
+from cryostore.agent.source.file_reader import SegmentReader, data_segments, holes_between
 from cryostore.core.limits import MIB
+
+COVERS = ("agent/source/file_reader.py",)
 
 SIZE = 4 * MIB
 
@@ -49,9 +51,9 @@ def test_a_file_system_without_hole_information(fd, monkeypatch):
 
 
 def test_the_short_ones_of_too_many_holes_become_data(monkeypatch):
-    monkeypatch.setattr(sparse_file, "HOLES_MAX", 2)
+    monkeypatch.setattr(file_reader, "HOLES_MAX", 2)
     found = [(0, 10), (11, 10), (30, 10), (90, 10)]  # holes of 1, 9 and 50 bytes
-    monkeypatch.setattr(sparse_file, "_seek_segments", lambda _fd, _size: iter(found))
+    monkeypatch.setattr(file_reader, "_seek_segments", lambda _fd, _size: iter(found))
     segments = data_segments(-1, 100)
     assert segments == [(0, 40), (90, 10)]
     assert holes_between(segments, 100) == [(40, 50)]

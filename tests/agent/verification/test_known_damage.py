@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cryostore.agent.archive.recovery_points import RecoveryPoint
-from cryostore.agent.verification.known_damage import KnownDamage, fetch_known_damage, is_damaged
+from cryostore.agent.verification.archive_check import KnownDamage, fetch_known_damage, is_damaged
 from cryostore.model.errors import AccessDeniedException, ServiceUnavailableException, UnknownOperationException
+
+COVERS = ("agent/verification/archive_check.py",)
 
 
 class Failing:

@@ -10,12 +10,19 @@ from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.block import Kind, encode
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.report import Report
-from cryostore.agent.verification.archive_check import verify_archive
-from cryostore.agent.verification.link_check import DIFFERS, SEQUENCES_MAX, TOO_MANY_SEQUENCES, LinkCheck
+from cryostore.agent.verification.archive_check import (
+    DIFFERS,
+    SEQUENCES_MAX,
+    TOO_MANY_SEQUENCES,
+    LinkCheck,
+    verify_archive,
+)
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import GetChunk
 from support.archives.agent import in_an_hour, write
 from support.archives.made_archive import plain_header, put
+
+COVERS = ("agent/verification/archive_check.py",)
 
 SIZE = 1000
 ROOT = encode(Kind.ROOT, b"", b"\0", [Row(0o040755, 0, 0, 0, 0, 0, 1, 1, 1).pack()], [NO_CONTENT.pack()], {})

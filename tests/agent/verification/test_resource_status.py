@@ -8,9 +8,8 @@ import pytest
 
 from cryostore.agent.archive.recovery_points import ROLE_ARN, list_points
 from cryostore.agent.backup.job import resource_arn
-from cryostore.agent.mount.point_folders import build_folders
-from cryostore.agent.verification.resource_status import resource_statuses
-from cryostore.agent.verification.trial_job import run_trial_job
+from cryostore.agent.mount.file_system import build_folders
+from cryostore.agent.verification.resource_status import resource_statuses, run_trial_job
 from cryostore.core.time import DAY_MS, HOUR_MS, milliseconds, wall_clock
 from cryostore.model.jobs import GetIncrementalBaseBackup, StartBackupJob, StopBackupJob
 from cryostore.service import Caller

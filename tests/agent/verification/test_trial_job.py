@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from cryostore.agent.archive.recovery_points import list_points
-from cryostore.agent.verification.resource_status import resource_statuses
-from cryostore.agent.verification.trial_job import RESOURCE_ARN, run_trial_job
+from cryostore.agent.verification.resource_status import RESOURCE_ARN, resource_statuses, run_trial_job
 from cryostore.client import pages
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import wall_clock
 from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import ListBackupJobs
 from cryostore.model.objects import ListObjects
+
+COVERS = ("agent/verification/resource_status.py",)
 
 
 class Losing:

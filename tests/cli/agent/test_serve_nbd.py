@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 
+COVERS = ("cli/agent/mount.py",)
+
 GREETING = b"NBDMAGICIHAVEOPT"
 SECONDS_MAX = 60
 

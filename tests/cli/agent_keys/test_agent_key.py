@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+COVERS = ("cli/agent_keys.py",)
+
 
 def test_secrets_are_printed_only_on_paper(cryo, folder):
     cryo("init-key", folder / "key")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import stat
 
+COVERS = ("cli/agent_keys.py",)
+
 
 def test_a_key_file_is_private_and_never_replaced(cryo, tmp_path):
     code, _, warning = cryo("init-key", tmp_path / "key")

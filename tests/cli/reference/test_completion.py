@@ -10,8 +10,10 @@ import sys
 import pytest
 
 from cryostore.cli.exit_codes import OK
-from cryostore.cli.reference.completion import SHELLS
+from cryostore.cli.reference import SHELLS
 from cryostore.cli.verbs import VERBS, run
+
+COVERS = ("cli/reference.py",)
 
 CHECKS = {"bash": ["bash", "-n"], "zsh": ["zsh", "-n"], "fish": ["fish", "--no-execute"]}
 

@@ -9,10 +9,12 @@ import subprocess
 import click
 import pytest
 
+from cryostore.cli import reference
 from cryostore.cli.exit_codes import FAILED, OK
-from cryostore.cli.reference import man
-from cryostore.cli.reference.man import every_command, page, page_name
+from cryostore.cli.reference import every_command, page, page_name
 from cryostore.cli.verbs import VERBS, run
+
+COVERS = ("cli/reference.py",)
 
 PAGES = {page_name(context): context for context in every_command()}
 
@@ -71,7 +73,7 @@ def test_a_folder_that_cannot_be_written(capsys, tmp_path):
 
 @pytest.mark.parametrize("words", [".TH no request", "'br no request", r"a \fB backslash", "--dry-run", "say `x-y` so"])
 def test_text_is_shown_unchanged(words):
-    written = man._text(words)
+    written = reference._text(words)
     assert not written.startswith((".", "'"))
     if shutil.which("groff") is None:
         pytest.skip("this machine has no groff")

@@ -7,6 +7,8 @@ import json
 from cryostore.cli.verbs import run
 from cryostore.model import OPERATIONS
 
+COVERS = ("cli/reference.py",)
+
 
 def test_the_document_names_every_operation(capsys):
     assert run(["openapi"]) == 0

@@ -7,6 +7,8 @@ import pytest
 from cryostore.cli.verbs import run
 from cryostore.wire.reference import sdk_model
 
+COVERS = ("cli/reference.py",)
+
 
 def written(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -10,13 +10,17 @@ from collections.abc import Callable
 
 from cryostore.agent.archive.block_order import BlockOrder
 from cryostore.agent.archive.reader import Archive
-from cryostore.agent.backup.dead_bytes import TrimmedObject, is_worth_trimming, trim_object
 from cryostore.agent.backup.encryption_policy import PlainPolicy
 from cryostore.agent.backup.entry_reader import EntryReader
-from cryostore.agent.backup.incremental_base import ArchiveBase, BaseEntries
+from cryostore.agent.backup.incremental_base import (
+    ArchiveBase,
+    BaseEntries,
+    TrimmedObject,
+    is_worth_trimming,
+    trim_object,
+)
 from cryostore.agent.backup.job import drop_objects
-from cryostore.agent.backup.listing_writer import ListingWriter
-from cryostore.agent.backup.statistics import ArchiveStatistics
+from cryostore.agent.backup.listing_writer import ArchiveStatistics, ListingWriter
 from cryostore.agent.backup.write_only_base import WriteOnlyBase, WriteOnlyEntries
 from cryostore.agent.block import Block, BlockBuilder, Kind, parts_of
 from cryostore.agent.entry import PACKED_NO_CONTENT, row_of

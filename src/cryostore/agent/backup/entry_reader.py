@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from cryostore.agent.backup.incremental_base import ArchiveBase, ArchivedEntry, BaseEntries, stat_identity
-from cryostore.agent.backup.statistics import FORMAT_BITS, REGULAR
+from cryostore.agent.backup.listing_writer import FORMAT_BITS, REGULAR
 from cryostore.agent.backup.write_only_base import WriteOnlyBase, WriteOnlyEntries
 from cryostore.agent.block import Extra
 from cryostore.agent.entry import NO_CONTENT, ROW, UNTRUSTED_CTIME, Row, is_held

@@ -1,30 +1,39 @@
-"""Backup job of the agent: started or resumed, then committed or given up.
+"""Backup job of the agent: started or resumed, kept open, then committed or given up.
 
 Also decides whether the incremental base of a job can be used. If the store has lost bytes of content objects, the
 files in them are read and sent again, which also repairs the older recovery points as far as the bytes are still the
 same. If anything else of the base is damaged, the job starts without a base.
+
+The heartbeat of a job tells the store that the run is alive while it sends nothing else. The resume note is a file on
+this machine with the id of the unfinished job. The store keeps the data that a killed run sent as long as its job is
+open; the next run continues the job and sends no acknowledged chunk again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import math
+import os
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
 
 from msgspec import structs
 
 from cryostore.agent.archive.disk_image import SEGMENT_PREFIX
 from cryostore.agent.archive.recovery_points import ROLE_ARN
-from cryostore.agent.backup.resume_note import ResumeNote
 from cryostore.agent.encryption.key_objects import is_sealed_archive
 from cryostore.agent.encryption.keyed_call import KeyedCall, key_of
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CONTENT_PREFIX, FILESET
-from cryostore.agent.upload.heartbeat import heartbeat_option_seconds
 from cryostore.client import pages
 from cryostore.core import interrupts
 from cryostore.core.digest import Checksum
-from cryostore.core.errors import CryostoreError, KeyUnavailableError
+from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
+from cryostore.core.threads import background_thread
 from cryostore.model.errors import (
     ModelError,
     ResourceNotFoundException,
@@ -32,6 +41,7 @@ from cryostore.model.errors import (
     ThrottlingException,
 )
 from cryostore.model.jobs import (
+    HEARTBEATS_MISSED_MAX,
     CommitBackupJob,
     CommitBackupJobOutput,
     GetIncrementalBaseBackup,
@@ -39,11 +49,74 @@ from cryostore.model.jobs import (
     StartBackupJob,
     StopBackupJob,
 )
-from cryostore.model.objects import DeleteObject
+from cryostore.model.objects import DeleteObject, ListObjects
 from cryostore.model.operation import Call
 
 MESSAGE_CHARACTERS_MAX = 2000
 MAY_BE_MADE = "the recovery point may exist nevertheless: check with `cryo points`"
+NOTE_BYTES_MAX = 4096
+HEARTBEAT_SECONDS = 60
+"""A run sends a request at least this often, while its server answers."""
+OPTION_SECONDS_MAX = 3600
+
+
+class ResumeNote:
+    """The locked file that holds the id of the job in progress."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def job_id(self) -> str:
+        """Return the job that a run started and did not end; empty if there is none."""
+        note = os.pread(self._fd, NOTE_BYTES_MAX, 0)
+        return note.decode("ascii", "replace").strip()
+
+    def save(self, job_id: str) -> None:
+        """Record the job in progress. A full disk is ignored: then a killed run is not resumed."""
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, job_id.encode(), 0)
+
+    def clear(self) -> None:
+        """Record that the job has ended. If that fails, the next run finds that the job is no longer open."""
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+
+
+@contextmanager
+def locked_note(folder: str | Path | None, *names: str) -> Iterator[ResumeNote | None]:
+    """Lock the note for a store, a vault and a resource (`names`) in `folder`, which is created if needed.
+
+    Yields None without a folder, or if the folder cannot be used: then the job of a killed run blocks further runs
+    until the store ends it. Raises ConfigurationError while another run holds the lock.
+    """
+    fd = (
+        None
+        if folder is None
+        else _open_note(folder, sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest())
+    )
+    if fd is None:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                "a backup of this resource is already running on this machine",
+                hint="wait for it, or give another --resource",
+            ) from None
+        yield ResumeNote(fd)
+    finally:
+        os.close(fd)
+
+
+def _open_note(folder: str | Path, name: str) -> int | None:
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        return os.open(os.path.join(folder, f"{name}.job"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
 
 
 @contextmanager
@@ -245,3 +318,28 @@ def summaries(call: Call, storage_job_id: str) -> dict[str, bytes]:
     """Return the checksum of each object that a storage job sees, by name."""
     listed = pages.objects(call, storage_job_id)
     return {each.name: Checksum.parse(each.object_checksum).digest for each in listed}
+
+
+def heartbeat_option_seconds(wait_seconds: float) -> int:
+    """The backup option `HeartbeatSeconds` of a run that waits up to `wait_seconds` for an unreachable server.
+
+    Three intervals of this length are longer than a live run can be silent. Otherwise, when the server is back, another
+    run could end the job of a run that still waits.
+    """
+    return min(HEARTBEAT_SECONDS + math.ceil(wait_seconds / HEARTBEATS_MISSED_MAX), OPTION_SECONDS_MAX)
+
+
+@contextmanager
+def heartbeat(call: Call, storage_job_id: str, seconds_between: float = HEARTBEAT_SECONDS / 2) -> Iterator[None]:
+    """Send a small request for the job every `seconds_between` while the context lasts.
+
+    Ignores errors: the run meets them when it sends bytes. The store expects a request within twice that time.
+    """
+
+    def run(ended: threading.Event) -> None:
+        while not ended.wait(seconds_between):
+            with suppress(CryostoreError):
+                call.call(ListObjects(storage_job_id=storage_job_id, max_results=1))
+
+    with background_thread("heartbeat", run):
+        yield

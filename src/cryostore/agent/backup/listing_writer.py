@@ -1,14 +1,20 @@
-"""Writer of the listing of an archive, the stored object `catalog`.
+"""Writer of the listing of an archive, and the statistics of the entries that are listed.
 
-Packs blocks into chunks and reuses the chunks of the base's listing. A chunk is a number of whole blocks; its last
-block is chosen by the path of that block, so a change in one directory changes one chunk. Nothing is written as long as
-the chunks are those of the base: an unchanged tree costs nothing.
+The listing is the stored object `catalog`. The writer packs blocks into chunks and reuses the chunks of the base's
+listing. A chunk is a number of whole blocks; its last block is chosen by the path of that block, so a change in one
+directory changes one chunk. Nothing is written as long as the chunks are those of the base: an unchanged tree costs
+nothing.
 """
 
 from __future__ import annotations
 
+import struct
+from array import array
+from collections import Counter, defaultdict
+
 from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.block import order_key
+from cryostore.agent.entry import CONTENT, ROW
 from cryostore.agent.upload.object_upload import BASE_LINKS_MAX, ObjectUpload
 from cryostore.agent.upload.uploader import Uploader
 from cryostore.core.limits import KIB, MIB
@@ -20,6 +26,13 @@ CHUNK_BYTES_MAX = 1024 * KIB
 CHUNK_BYTES_BOUND = 48 * MIB
 """Maximum length of a chunk of several blocks: a store accepts chunks of at most 64 MiB."""
 CUT_MASK = 127
+FORMAT_BITS = 0o170000
+REGULAR = 0o100000
+_MODE_AND_SIZE = struct.Struct("<I16xq24x")
+CHUNKS_MAX = 10_000_000
+"""An object has fewer chunks."""
+_ROW_WORDS = ROW.size // 4
+_CONTENT_WORDS = CONTENT.size // 4
 
 
 class ListingWriter:
@@ -105,4 +118,55 @@ class ListingWriter:
             self._diverge()
             self._uploader.flush()
         self._upload.complete(header)
+        return True
+
+
+class ArchiveStatistics:
+    """Numbers of entries, files and bytes, owners, and the live bytes of each content object."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self.files = 0
+        self.file_bytes = 0
+        self.live_bytes: Counter[int] = Counter()
+        """By content object. Bytes shared by several files count once for each, so this is only an estimate."""
+        self.ends: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
+        """By content object and chunk index: how many bytes, from the start of the chunk, the files in it need."""
+        self.unplaced: set[int] = set()
+        """Content objects for which `ends` is incomplete."""
+        self.users: set[int] = set()
+        self.groups: set[int] = set()
+
+    def add(self, rows: bytes, contents: bytes) -> int:
+        """Count the entries of a block. Return the number of files in it."""
+        places = memoryview(contents).cast("I")
+        numbers = places[::_CONTENT_WORDS]
+        begins = zip(numbers, places[1::_CONTENT_WORDS], places[2::_CONTENT_WORDS], strict=True)
+        files = file_bytes = 0
+        live_bytes = self.live_bytes
+        for (mode, size), (number, chunk, offset) in zip(_MODE_AND_SIZE.iter_unpack(rows), begins, strict=True):
+            if mode & FORMAT_BITS == REGULAR:
+                files += 1
+                file_bytes += size
+                if number:
+                    live_bytes[number] += size
+                    ends = self.ends[number]
+                    if chunk >= len(ends) and not self._lengthen(number, chunk):
+                        continue
+                    ends[chunk] = max(ends[chunk], offset + size)
+        words = memoryview(rows).cast("I")
+        self.users.update(words[1::_ROW_WORDS])
+        self.groups.update(words[2::_ROW_WORDS])
+        self.entries += len(numbers)
+        self.files += files
+        self.file_bytes += file_bytes
+        return files
+
+    def _lengthen(self, number: int, chunk: int) -> bool:
+        """Make room for a chunk. Return False if the index is higher than that of any chunk."""
+        if chunk >= CHUNKS_MAX:
+            self.unplaced.add(number)
+            return False
+        ends = self.ends[number]
+        ends.frombytes(bytes(ends.itemsize * (chunk + 1 - len(ends))))
         return True

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.backup.archive_writer import TICK_NS, ArchiveWriter
 from cryostore.agent.backup.encryption_policy import choose_policy
-from cryostore.agent.backup.job import committing, open_job
-from cryostore.agent.backup.resume_note import ResumeNote
+from cryostore.agent.backup.job import ResumeNote, committing, heartbeat, open_job
 from cryostore.agent.backup.write_only_base import open_write_only_base
 from cryostore.agent.entry import Row
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG
 from cryostore.agent.report import Report
 from cryostore.agent.source.walk import Directory, Select, Skipped, Walk, is_folder, join
-from cryostore.agent.upload.heartbeat import heartbeat
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call

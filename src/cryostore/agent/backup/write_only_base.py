@@ -16,8 +16,7 @@ from hashlib import sha256
 
 import msgspec
 
-from cryostore.agent.backup.dead_bytes import objects_to_rewrite
-from cryostore.agent.backup.incremental_base import ArchivedEntry, stat_identity
+from cryostore.agent.backup.incremental_base import ArchivedEntry, objects_to_rewrite, stat_identity
 from cryostore.agent.backup.job import OpenJob, summaries
 from cryostore.agent.block import Block, Extra, ExtraKind, Kind
 from cryostore.agent.encryption.agent_key import AgentKey

@@ -15,8 +15,15 @@ from cryostore.agent.encryption.agent_key import AgentKey
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.key_objects import ArchiveKeys, read_archive_keys
 from cryostore.agent.encryption.keyed_call import KeyedCall
-from cryostore.agent.encryption.sealed_chunk import ChunkKind, is_sealed, key_id_of, open_chunk
-from cryostore.agent.encryption.sealed_object import ChunkTable, SealedHead, mark_of
+from cryostore.agent.encryption.sealed_object import (
+    ChunkKind,
+    ChunkTable,
+    SealedHead,
+    is_sealed,
+    key_id_of,
+    mark_of,
+    open_chunk,
+)
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import CATALOG, DiskLayout, Header, content_name
 from cryostore.client import pages

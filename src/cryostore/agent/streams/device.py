@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from cryostore.agent.archive.disk_image import SEGMENT_PREFIX, segment_chunks, segment_name, segment_number
 from cryostore.agent.archive.reader import digest_of
-from cryostore.agent.backup.resume_note import ResumeNote
+from cryostore.agent.backup.job import ResumeNote
 from cryostore.agent.backup.run import BackupResult
 from cryostore.agent.errors import SourceError, shown
 from cryostore.agent.header import DiskLayout

@@ -15,9 +15,8 @@ from msgspec import UNSET
 
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.backup.encryption_policy import choose_policy
-from cryostore.agent.backup.job import OpenJob, committing, drop_objects, open_job
+from cryostore.agent.backup.job import OpenJob, ResumeNote, committing, drop_objects, heartbeat, open_job
 from cryostore.agent.backup.listing_writer import ListingWriter
-from cryostore.agent.backup.resume_note import ResumeNote
 from cryostore.agent.backup.run import BackupResult
 from cryostore.agent.block import Extra, Kind, encode, is_name
 from cryostore.agent.encryption.key_objects import is_key_name
@@ -25,7 +24,6 @@ from cryostore.agent.entry import NO_CONTENT, UNTRUSTED_CTIME, Content, Row
 from cryostore.agent.header import CATALOG, ContentObject, DiskLayout, Header
 from cryostore.agent.source.owners import group_names, user_names
 from cryostore.agent.upload.digest_table import DigestTable
-from cryostore.agent.upload.heartbeat import heartbeat
 from cryostore.agent.upload.object_upload import ObjectUpload
 from cryostore.agent.upload.uploader import Uploader
 from cryostore.core.digest import DIGEST_BYTES

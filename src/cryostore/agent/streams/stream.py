@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from cryostore.agent.backup.resume_note import ResumeNote
+from cryostore.agent.backup.job import ResumeNote
 from cryostore.agent.backup.run import BackupResult
 from cryostore.agent.errors import SourceError, shown
 from cryostore.agent.header import ContentObject, content_name

@@ -12,8 +12,15 @@ import threading
 import zlib
 
 from cryostore.agent.encryption.archive_key import ArchiveKey
-from cryostore.agent.encryption.sealed_chunk import ChunkKind, seal_chunk
-from cryostore.agent.encryption.sealed_object import ChunkFacts, ChunkTable, Recipient, SealedHead, mark_of
+from cryostore.agent.encryption.sealed_object import (
+    ChunkFacts,
+    ChunkKind,
+    ChunkTable,
+    Recipient,
+    SealedHead,
+    mark_of,
+    seal_chunk,
+)
 from cryostore.agent.header import CATALOG
 from cryostore.agent.upload.cut_points import keyed_path_hash
 from cryostore.core.digest import DIGEST_BYTES, Buffer, Checksum, Payload, sha256

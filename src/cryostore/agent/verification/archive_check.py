@@ -1,41 +1,103 @@
 """Verification of an archive: its listing is whole, and the store has every byte that its files need.
 
 The files of a tree or a stream are checked in windows of many files, so that a chunk that they share is read once. Of
-a disk image, all segments are checked block by block. Hard links: `link_check`.
+a disk image, all segments are checked block by block. The store is asked for the damage that it knows (`KnownDamage`).
+
+Hard links: all names that an archive lists for one file must state the same file and the same bytes (`LinkCheck`). A
+restore writes the file of the first name and links the others to it. Two names may have their bytes in two places: one
+of them was moved, and a run stored its file again.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import hashlib
+import stat
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from cryostore.agent.archive.chunks import ChunkPages
+from cryostore.agent.archive.chunks import CachedChunkPages, ChunkPages
 from cryostore.agent.archive.disk_image import disk_layout, segment_chunks, segment_name
+from cryostore.agent.archive.files import ContentExtents
 from cryostore.agent.archive.listing import ArchiveEntry, archive_entries, block_entries
 from cryostore.agent.archive.pieces import Piece, chunks_with_pieces
 from cryostore.agent.archive.reader import Archive
+from cryostore.agent.archive.recovery_points import RecoveryPoint
 from cryostore.agent.archive.sparse_layout import data_bytes_of
 from cryostore.agent.block import Kind, holes_of
 from cryostore.agent.entry import NO_DIGEST, Content
-from cryostore.agent.errors import DAMAGE
+from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.header import DISK, FILESET, STREAM, content_name
 from cryostore.agent.report import Report
 from cryostore.agent.restore.entry_validation import entry_fault, xattr_fault
-from cryostore.agent.verification.known_damage import KnownDamage
-from cryostore.agent.verification.link_check import LinkCheck
+from cryostore.client import pages
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.threads import Threads, task_result
-from cryostore.model.chunks import Chunk
+from cryostore.model.chunks import Chunk, ListDamagedChunks
+from cryostore.model.errors import AccessDeniedException, InvalidRequestException, UnknownOperationException
+from cryostore.model.operation import Call
 
 WINDOW_FILES = 50_000
 THREADS = 4
 IN_FLIGHT_MAX = 8
 KNOWN_DAMAGED = "the store reports that its data is damaged or lost"
+NOT_ANSWERED = (InvalidRequestException, UnknownOperationException, AccessDeniedException)
+"""Answers of a server that is older, or that does not let this caller ask."""
+CHUNKS_MAX = 1_000_000
+"""At most this many chunks are kept."""
+SEQUENCES_MAX = 16
+"""The number of chunk sequences that are compared for one file, so that no archive makes a verification read a file
+without end. The names of a real file have one sequence for each chunk size and key that its backups used."""
+DIFFERS = "is listed as another name of a file that differs"
+TOO_MANY_SEQUENCES = f"is listed as another name of a file that is stored in more than {SEQUENCES_MAX} ways"
+
+
+@dataclass(slots=True)
+class KnownDamage:
+    """The damaged chunks of a recovery point. `is_known` is False if the store does not answer."""
+
+    is_known: bool = True
+    count: int = 0
+    _indexes: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    def contains(self, object_name: str, index: int) -> bool:
+        """Return whether this chunk is damaged."""
+        return object_name in self._indexes and index in self._indexes[object_name]
+
+    def add(self, object_name: str, index: int | None) -> None:
+        """Note a chunk or, without an index, the metadata of an object."""
+        self.count += 1
+        if index is not None and self.count <= CHUNKS_MAX:
+            self._indexes[object_name].add(index)
+
+
+def fetch_known_damage(call: Call, point: RecoveryPoint) -> KnownDamage:
+    """Ask the store for known damage. An older server, or one that refuses this caller, does not answer."""
+    damage = KnownDamage()
+    try:
+        for chunk in pages.items(call, _damage_request(point)):
+            damage.add(chunk.object_name, chunk.chunk_index)
+    except NOT_ANSWERED:
+        damage.is_known = False
+    return damage
+
+
+def is_damaged(call: Call, point: RecoveryPoint) -> bool | None:
+    """Return whether the store knows a damaged chunk of a recovery point; None if it does not answer."""
+    try:
+        return any(True for _ in pages.items(call, _damage_request(point)))
+    except NOT_ANSWERED:
+        return None
+
+
+def _damage_request(point: RecoveryPoint) -> ListDamagedChunks:
+    return ListDamagedChunks(
+        backup_vault_name=point.backup_vault_name or "", recovery_point_arn=point.recovery_point_arn or ""
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,3 +276,101 @@ def _check_block(archive: Archive, path: bytes, chunk: Chunk) -> list[_FileFault
     except (*DAMAGE, KeyUnavailableError) as error:
         return [_FileFault(path, error.message)]
     return []
+
+
+class _Stated(NamedTuple):
+    """What an entry states of its file, apart from the content."""
+
+    kind: int
+    size: int
+    data_bytes: int
+
+
+@dataclass(slots=True)
+class _LinkedFile:
+    """A file with several names: what its first name states, and the results for the other names."""
+
+    stated: _Stated
+    content: Content
+    faults: dict[bytes, str | None] = field(default_factory=dict)
+    """Why a name is not one of this file, by the digest of its chunk sequence."""
+
+
+class LinkCheck:
+    """Compares the names of files with several names. Each content is listed and read at most once."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._pages = CachedChunkPages(archive)  # names are compared in any order
+        self._files: dict[tuple[int, int], _LinkedFile] = {}
+        self._sequence_digests: dict[tuple[Content, int], bytes] = {}
+        self._data_digests: dict[tuple[Content, int], bytes] = {}
+
+    def fault(self, entry: ArchiveEntry) -> str | None:
+        """Return why an entry is not another name of an earlier entry, as it is listed; None if all is right.
+
+        Damage is not a fault, because it is an issue of its own.
+        """
+        row = entry.row
+        if row.links < 2 or row.is_directory:
+            return None
+        try:
+            data_bytes = data_bytes_of(row.size, holes_of(entry.extras, row.size)) if row.is_file else 0
+        except ArchiveDamagedError:
+            return None
+        stated = _Stated(stat.S_IFMT(row.mode), row.size, data_bytes)
+        file = self._files.get((row.device, row.inode))
+        if file is None:
+            self._files[row.device, row.inode] = _LinkedFile(stated, entry.content)
+            return None
+        if stated != file.stated:
+            return DIFFERS
+        return None if entry.content == file.content else self._content_fault(file, entry.content)
+
+    def _content_fault(self, file: _LinkedFile, content: Content) -> str | None:
+        if NO_DIGEST not in (file.content.digest, content.digest):
+            return None if file.content.digest == content.digest else DIFFERS
+        try:
+            return self._sequence_fault(file, content)
+        except (*DAMAGE, KeyUnavailableError):
+            return None
+
+    def _sequence_fault(self, file: _LinkedFile, content: Content) -> str | None:
+        """Compare the chunks, and the bytes if they are cut into other chunks. Raises what reading them raises."""
+        first, data_bytes = file.content, file.stated.data_bytes
+        if not file.faults:
+            file.faults[self._sequence_digest(first, data_bytes)] = None
+        sequence = self._sequence_digest(content, data_bytes)
+        if sequence not in file.faults:
+            if len(file.faults) >= SEQUENCES_MAX:
+                return TOO_MANY_SEQUENCES
+            file.faults[sequence] = None  # stays if damage ends the reading
+            if self._data_digest(first, data_bytes) != self._data_digest(content, data_bytes):
+                file.faults[sequence] = DIFFERS
+        return file.faults[sequence]
+
+    def _extents(self, content: Content, data_bytes: int) -> Iterator[tuple[Chunk, int, int]]:
+        extents = ContentExtents(self._pages, content, data_bytes)
+        number = 0
+        while (found := extents.chunk(number)) is not None:
+            yield found
+            number += 1
+
+    def _sequence_digest(self, content: Content, data_bytes: int) -> bytes:
+        """Return a digest of the ids of a file's chunks, and of where its bytes begin in the first."""
+        key = (content, data_bytes)
+        if key not in self._sequence_digests:
+            digest = hashlib.sha256()
+            for chunk, skipped, _ in self._extents(content, data_bytes):
+                digest.update(f"{chunk.checksum} {skipped}\n".encode())
+            self._sequence_digests[key] = digest.digest()
+        return self._sequence_digests[key]
+
+    def _data_digest(self, content: Content, data_bytes: int) -> bytes:
+        key = (content, data_bytes)
+        if key not in self._data_digests:
+            digest = hashlib.sha256()
+            for chunk, skipped, start in self._extents(content, data_bytes):
+                digest.update(memoryview(self._archive.chunk_buffer(chunk))[skipped : skipped + data_bytes - start])
+            self._data_digests[key] = digest.digest()
+        return self._data_digests[key]

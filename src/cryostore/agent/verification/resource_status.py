@@ -1,16 +1,24 @@
-"""Backup status of each resource: its newest good recovery point, and open or failed jobs since."""
+"""Backup status of each resource: its newest good recovery point, and open or failed jobs since.
+
+A trial job proves that backups can be made: it writes a few KiB to a store, reads them back, and stops, so that no
+recovery point is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
-from cryostore.agent.archive.recovery_points import RecoveryPoint, completion_seconds, list_points
-from cryostore.agent.verification.known_damage import is_damaged
-from cryostore.agent.verification.trial_job import RESOURCE_ARN
+from cryostore.agent.archive.recovery_points import ROLE_ARN, RecoveryPoint, completion_seconds, list_points
+from cryostore.agent.small_object import store_small
+from cryostore.agent.verification.archive_check import is_damaged
 from cryostore.client import pages
+from cryostore.core.errors import CryostoreError
+from cryostore.core.ids import NewId, random_id
 from cryostore.core.time import DAY_MS, milliseconds, seconds
-from cryostore.model.jobs import BackupJob, BackupJobState, ListBackupJobs
+from cryostore.model.chunks import GetChunk
+from cryostore.model.jobs import BackupJob, BackupJobState, ListBackupJobs, StartBackupJob, StopBackupJob
 from cryostore.model.operation import Call
 
 OPEN: tuple[BackupJobState, ...] = ("CREATED", "PENDING", "RUNNING", "ABORTING")
@@ -20,6 +28,10 @@ AHEAD_MS_MAX = DAY_MS
 """Working clocks never differ by this much."""
 FAILURES_MS = 7 * DAY_MS
 """Failed jobs older than this are ignored."""
+RESOURCE_ARN = "arn:aws:cryo:::trial:{}"
+OBJECT = "trial"
+IDS = 100
+"""The trial writes this many new ids, some KiB that no store has yet."""
 
 
 @dataclass(slots=True)
@@ -116,3 +128,44 @@ def _note_failure(each: ResourceStatus, job: BackupJob) -> None:
 
 def _newer(one: BackupJob | None, other: BackupJob) -> BackupJob:
     return other if one is None or (other.creation_date or 0.0) > (one.creation_date or 0.0) else one
+
+
+def run_trial_job(call: Call, vault: str, new_id: NewId = random_id) -> None:
+    """Write a few KiB into a vault, read them back, and stop the job. Garbage collection removes the bytes.
+
+    Raises what the store raises, and CryostoreError if other bytes come back.
+    """
+    data = "".join(new_id() for _ in range(IDS)).encode()
+    arn = RESOURCE_ARN.format(new_id())
+    started = call.call(
+        StartBackupJob(
+            backup_vault_name=vault,
+            resource_arn=arn,
+            iam_role_arn=ROLE_ARN,
+            backup_options={"IncrementalBase": "none"},
+        )
+    )
+    job_id = started.backup_job_id or ""
+    _run_and_finish(lambda: _write_and_read(call, job_id, data), lambda: call.call(StopBackupJob(backup_job_id=job_id)))
+
+
+def _write_and_read(call: Call, job_id: str, data: bytes) -> None:
+    store_small(call, job_id, OBJECT, data)
+    found = b"".join(
+        bytes(call.call(GetChunk(storage_job_id=job_id, chunk_token=chunk.chunk_token)).data.data)
+        for each in pages.objects(call, job_id)
+        for chunk in pages.chunks(call, job_id, each.object_token)
+    )
+    if found != data:
+        raise CryostoreError("the store returned other bytes than were written", hint="do not rely on this store")
+
+
+def _run_and_finish(work: Callable[[], object], end: Callable[[], object]) -> None:
+    """Call `work`, and then `end` in any case. If both fail, the error of `work` is raised."""
+    try:
+        work()
+    except BaseException:
+        with suppress(CryostoreError):
+            end()
+        raise
+    end()

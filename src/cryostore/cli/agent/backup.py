@@ -56,7 +56,7 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
     out; the rest is backed up, and the exit code is 1. If the store fails, no recovery point is made and the exit code
     is 2. A directory given with --data-dir becomes a store if it is not one yet.
     """
-    from cryostore.agent.backup.resume_note import locked_note
+    from cryostore.agent.backup.job import locked_note
     from cryostore.agent.backup.run import backup_tree, dry_run
     from cryostore.agent.encryption.keyed_call import resource_for
     from cryostore.agent.errors import SourceError

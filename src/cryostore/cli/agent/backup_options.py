@@ -46,8 +46,7 @@ def tree_options(
     Raises ConfigurationError for a value that cannot be used. Excluded entries are counted in `report`.
     """
     from cryostore.agent.backup.run import BackupOptions
-    from cryostore.agent.source.patterns import literal_start
-    from cryostore.agent.source.selection import rooted
+    from cryostore.agent.source.selection import literal_start, rooted
 
     if resource is not None and (not resource or any(category(each) in REFUSED_CATEGORIES for each in resource)):
         raise ConfigurationError(f"--resource {resource!a} is empty or contains control characters or invalid UTF-8")

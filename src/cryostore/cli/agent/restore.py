@@ -200,7 +200,7 @@ def _show_result(report: Report, *, as_json: bool, dry_run: bool) -> int:
 
 
 def _matches(lines: tuple[str, ...]) -> Matches | None:
-    from cryostore.agent.source.patterns import Patterns, literal_start
+    from cryostore.agent.source.selection import Patterns, literal_start
 
     if not lines:
         return None

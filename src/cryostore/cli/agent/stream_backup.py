@@ -19,7 +19,7 @@ from cryostore.cli.user_state import state_folder
 from cryostore.core.errors import ConfigurationError, CryostoreError
 
 if TYPE_CHECKING:
-    from cryostore.agent.backup.resume_note import ResumeNote
+    from cryostore.agent.backup.job import ResumeNote
     from cryostore.agent.backup.run import BackupResult
     from cryostore.agent.report import Report
     from cryostore.agent.streams.single_file import SingleFileOptions
@@ -85,7 +85,7 @@ def back_up(
 
     Raises ConfigurationError for options that do not fit together, and CryostoreError if the backup fails.
     """
-    from cryostore.agent.backup.resume_note import locked_note
+    from cryostore.agent.backup.job import locked_note
     from cryostore.agent.errors import SourceError
     from cryostore.agent.errors import shown as shown_path
     from cryostore.agent.report import Report

@@ -15,7 +15,7 @@ from cryostore.core.quantities import size_text
 
 if TYPE_CHECKING:
     from cryostore.agent.report import Report
-    from cryostore.agent.verification.known_damage import KnownDamage
+    from cryostore.agent.verification.archive_check import KnownDamage
 
 
 @click.command("verify", epilog=EPILOGUE)
@@ -34,8 +34,7 @@ def command(point: str, vault: str | None, resource: str | None, data: bool, as_
     from cryostore.agent.archive.recovery_points import find_point
     from cryostore.agent.errors import DAMAGE
     from cryostore.agent.report import Report
-    from cryostore.agent.verification.archive_check import verify_archive
-    from cryostore.agent.verification.known_damage import fetch_known_damage
+    from cryostore.agent.verification.archive_check import fetch_known_damage, verify_archive
 
     report = Report()
     with open_agent_store(AgentStore(**place)) as call:

@@ -28,8 +28,7 @@ def _files(call: Call, point: PointDamage) -> str:
     from cryostore.agent.archive.recovery_points import find_point
     from cryostore.agent.errors import DAMAGE
     from cryostore.agent.report import Report
-    from cryostore.agent.verification.archive_check import verify_archive
-    from cryostore.agent.verification.known_damage import fetch_known_damage
+    from cryostore.agent.verification.archive_check import fetch_known_damage, verify_archive
     from cryostore.core.errors import CryostoreError, KeyUnavailableError
     from cryostore.model.recovery_points import GetRecoveryPointRestoreMetadata
 

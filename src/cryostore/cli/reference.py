@@ -1,6 +1,7 @@
-"""`cryo man`: manual pages, generated from the declarations of the commands.
+"""Commands that print references: manual pages, shell completion, OpenAPI, the SDK model.
 
-The last functions write the markup: the few requests of man(7) that the pages need, and escaping.
+The manual pages are generated from the declarations of the commands. The functions at the end of that part write the
+markup: the few requests of man(7) that the pages need, and escaping.
 """
 
 from __future__ import annotations
@@ -21,12 +22,36 @@ from cryostore.core.errors import ConfigurationError
 PROGRAM = "cryo"
 NO_REWRAP = "\b"
 """Click's mark of a paragraph whose line breaks are kept."""
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command("completion", epilog=EPILOGUE)
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the script that makes a shell complete `cryo` commands.
+
+    For this session: `source <(cryo completion bash)`, the same with zsh, and `cryo completion fish | source`.
+
+    \b
+    For every session, in a file that the shell reads at its start:
+      bash  ~/.local/share/bash-completion/completions/cryo
+      zsh   _cryo in a folder of $fpath
+      fish  ~/.config/fish/completions/cryo.fish
+    """  # noqa: D301 - click's mark
+    from click.shell_completion import get_completion_class
+
+    from cryostore.cli.verbs import cryo
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    found = kind(cryo, {}, "cryo", "_CRYO_COMPLETE")
+    output.document(found.source_template % found.source_vars() + "\n")
 
 
 @click.command("man", epilog=EPILOGUE)
 @click.argument("words", metavar="[VERB]...", nargs=-1)
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=None, help="Write all pages into this folder.")
-def command(words: tuple[str, ...], folder: Path | None) -> None:
+def man(words: tuple[str, ...], folder: Path | None) -> None:
     """Print the manual page of VERB, or of `cryo` itself; or write all pages.
 
     `cryo man backup | man -l -` shows one. After `cryo man --to ~/.local/share/man/man1`, `man cryo-backup` works.
@@ -185,3 +210,37 @@ def _text(words: str) -> str:
     escaped = words.replace("\\", r"\e").replace("-", r"\-").replace('"', r"\(dq")
     escaped = re.sub(r"`([^`]+)`", r"\\fB\1\\fR", escaped).replace("'", r"\(aq")
     return rf"\&{escaped}" if escaped.startswith(".") else escaped
+
+
+@click.command("openapi", epilog=EPILOGUE)
+def openapi() -> None:
+    """Print the OpenAPI 3.1 document of every operation of the server."""
+    from cryostore.wire.reference import openapi as document
+
+    output.say(document.render(), indent=2)
+
+
+@click.command("sdk-model", epilog=EPILOGUE)
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--extensions/--no-extensions",
+    default=True,
+    show_default=True,
+    help="Include the operations that AWS does not have.",
+)
+def sdk_model(folder: Path, extensions: bool) -> None:
+    """Write a botocore data folder into DIR.
+
+    With AWS_DATA_PATH=DIR, current versions of boto3 and the aws CLI know `backupstorage`. Files of the same name are
+    replaced.
+    """
+    from cryostore.wire.reference import sdk_model as model
+
+    for name, data in model.render(extensions=extensions).items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+    output.show(f"AWS_DATA_PATH={folder.absolute()}")

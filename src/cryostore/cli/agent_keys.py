@@ -1,7 +1,8 @@
-"""`cryo agent-key`: manage the keys that open the encrypted backups of a resource."""
+"""Commands for agent keys, which encrypt backups: `cryo init-key` and `cryo agent-key`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,61 @@ ACCESS_REMAINS = (
     "backups do not."
 )
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+WARNING = (
+    "Without this key, or another one that was added, all backups encrypted for it are unrecoverable. Keep a copy "
+    "away from this machine; `cryo agent-key paper FILE` prints one."
+)
+
+
+@click.command("init-key", epilog=EPILOGUE)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--passphrase", "with_passphrase", is_flag=True, help="Protect the file with a passphrase.")
+@click.option("--public-to", type=click.Path(dir_okay=False, path_type=Path), help="Also write the public part there.")
+@click.option("--paper", is_flag=True, help="Print the key as lines of text for safekeeping.")
+@click.option("--from-paper", type=click.Path(allow_dash=True, path_type=Path), help="Read such lines; - is stdin.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def init_key(
+    file: Path, with_passphrase: bool, public_to: Path | None, paper: bool, from_paper: Path | None, as_json: bool
+) -> None:
+    """Create a key file that only its owner can read. Never replaces a file.
+
+    Other commands take it with --key FILE or CRYO_KEY_FILE. With only the public part, which --public-to writes, a
+    machine makes backups that it cannot read. The passphrase comes from the terminal, or from the file in
+    CRYO_KEY_PASSPHRASE_FILE.
+    """
+    from cryostore.agent.encryption.agent_key import AgentKey
+    from cryostore.agent.encryption.key_file import create, decode, encode, encode_public, print_paper, read_paper
+
+    for path in (file, public_to):
+        if path is not None and path.exists():
+            raise ConfigurationError(f"{path} already exists", hint="give a new file: a key is never replaced")
+    secret = passphrase("New passphrase: ", twice=True) if with_passphrase else ""
+    key = read_paper(_paper_lines(from_paper)) if from_paper else AgentKey.generate()
+    create(str(file), encode(key, secret))
+    found = decode(file.read_bytes(), lambda: secret, str(file))
+    if not isinstance(found, AgentKey) or found.seed != key.seed:
+        raise ConfigurationError(f"{file} does not contain the key that was written", hint="do not use it")
+    if public_to is not None:
+        create(str(public_to), encode_public(key), 0o644)
+    if as_json:
+        output.say({"file": str(file), "key": key.fingerprint, "passphrase": bool(secret)})
+    else:
+        output.show(f"{file}: key {key.fingerprint}")
+        output.tell(WARNING)
+    if paper:
+        output.document(print_paper(key))
+
+
+def _paper_lines(path: Path) -> bytes:
+    from cryostore.core.paper import TEXT_BYTES_MAX
+
+    try:
+        if str(path) == "-":
+            return sys.stdin.buffer.read(TEXT_BYTES_MAX)
+        with path.open("rb") as file:
+            return file.read(TEXT_BYTES_MAX)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
 
 
 def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,7 +94,7 @@ def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group("agent-key", epilog=EPILOGUE)
-def command() -> None:
+def agent_key() -> None:
     """Manage the keys that can open encrypted backups.
 
     Backups are encrypted under archive keys, and each archive key is wrapped for every agent key that may open it. A
@@ -46,7 +102,7 @@ def command() -> None:
     """
 
 
-@command.command("list", epilog=EPILOGUE)
+@agent_key.command("list", epilog=EPILOGUE)
 @resource_options
 def list_keys(vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
     """List the keys that open the newest backup of a resource."""
@@ -68,7 +124,7 @@ def list_keys(vault: str | None, resource: str | None, as_json: bool, **place: A
         output.show(f"{each['key']}  {each['name']}")
 
 
-@command.command("add", epilog=EPILOGUE)
+@agent_key.command("add", epilog=EPILOGUE)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @click.option("--passphrase", "with_passphrase", is_flag=True, help="Add a new key that opens with a passphrase.")
 @click.option("--name", default="", help="A name for people.")
@@ -94,7 +150,7 @@ def add(file: Path | None, with_passphrase: bool, name: str, **options: Any) -> 
     _change(lambda access: access.add(whole, name or "passphrase", lock), said, **options)
 
 
-@command.command("remove", epilog=EPILOGUE)
+@agent_key.command("remove", epilog=EPILOGUE)
 @click.argument("fingerprint", metavar="KEY")
 @resource_options
 def remove(fingerprint: str, **options: Any) -> None:
@@ -106,14 +162,14 @@ def remove(fingerprint: str, **options: Any) -> None:
     _change(lambda access: access.remove(fingerprint), words, ACCESS_REMAINS, **options)
 
 
-@command.command("rotate", epilog=EPILOGUE)
+@agent_key.command("rotate", epilog=EPILOGUE)
 @resource_options
 def rotate(**options: Any) -> None:
     """Encrypt new backups under a new archive key, for the same keys. Sends no data again."""
     _change(lambda access: access.rotate(), "new backups are encrypted under a new archive key", **options)
 
 
-@command.command("accept", epilog=EPILOGUE)
+@agent_key.command("accept", epilog=EPILOGUE)
 @resource_options
 def accept(**options: Any) -> None:
     """Continue encrypted backups that another of their keys, or a write-only machine, started.
@@ -124,7 +180,7 @@ def accept(**options: Any) -> None:
     _change(lambda _: None, "your key continues it", accept=True, **options)
 
 
-@command.command("public", epilog=EPILOGUE)
+@agent_key.command("public", epilog=EPILOGUE)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("to", type=click.Path(dir_okay=False, path_type=Path))
 def public(file: Path, to: Path) -> None:
@@ -136,7 +192,7 @@ def public(file: Path, to: Path) -> None:
     output.show(f"{to}: public part of key {key.fingerprint}")
 
 
-@command.command("paper", epilog=EPILOGUE)
+@agent_key.command("paper", epilog=EPILOGUE)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def paper(file: Path) -> None:
     """Print a key file as lines of text for safekeeping; `cryo init-key --from-paper` reads them."""
@@ -147,7 +203,7 @@ def paper(file: Path) -> None:
     output.document(print_paper(require_whole_key(key)))
 
 
-@command.command("lock", epilog=EPILOGUE)
+@agent_key.command("lock", epilog=EPILOGUE)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("to", type=click.Path(dir_okay=False, path_type=Path))
 def lock(file: Path, to: Path) -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from cryostore.agent.upload.heartbeat import (
+from cryostore.agent.backup.job import (
     HEARTBEAT_SECONDS,
     OPTION_SECONDS_MAX,
     heartbeat,
@@ -15,6 +15,8 @@ from cryostore.agent.upload.heartbeat import (
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.model.jobs import HEARTBEATS_MISSED_MAX
 from cryostore.model.objects import ListObjects
+
+COVERS = ("agent/backup/job.py",)
 
 
 @pytest.mark.parametrize("wait_seconds", [0.0, 0.5, 60.0, 300.0, 3000.0])

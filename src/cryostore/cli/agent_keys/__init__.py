@@ -1,1 +1,0 @@
-"""Verbs for agent keys, which encrypt backups."""

@@ -1,1 +1,0 @@
-"""Commands that print references: manual pages, shell completion, OpenAPI, the SDK model."""
