@@ -13,8 +13,8 @@ from cryostore.catalog import open_catalog
 from cryostore.chunks.disk_reserve import DiskReserve
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.time import HOUR_MS
-from cryostore.maintenance import background_tasks, maintain
-from cryostore.maintenance.background_tasks import PROCESS_TASKS, STORE_TASKS
+from cryostore.maintenance import background_tasks
+from cryostore.maintenance.background_tasks import PROCESS_TASKS, STORE_TASKS, maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.service import Settings
 from support.catalogs.catalog_model import RESOURCES, CatalogModel
