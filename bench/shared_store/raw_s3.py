@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 
 from bench.load.payload import SUFFIX_BYTES, Payload
 from bench.load.plan import LoadResult, percentile
-from cryostore.chunks.blobs.cloud_service import CloudUrl
+from cryostore.chunks.blobs.cloud_url import CloudUrl
 
 
 def put_all(url: str, payload: Payload, count: int, connections: int) -> LoadResult:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from cryostore.maintenance.store_state import pins
+from cryostore.maintenance.pins import pins
 from support.stores.shop import Shop
-
-COVERS = ("maintenance/store_state.py",)
 
 
 def test_a_store_without_open_jobs_has_no_pins():

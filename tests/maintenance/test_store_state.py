@@ -6,7 +6,7 @@ import os
 
 from cryostore.maintenance.claims import SCRUB, claimed
 from cryostore.maintenance.garbage_collection.collect import collect_all
-from cryostore.maintenance.store_state import StoreStatistics, store_statistics
+from cryostore.maintenance.store_statistics import StoreStatistics, store_statistics
 from support.stores.in_process import opened
 
 

@@ -17,7 +17,7 @@ from cryostore.maintenance.background_tasks import (
     restore_reserve,
 )
 from cryostore.maintenance.nodes import Node
-from cryostore.maintenance.store_state import StoreStatistics, store_statistics
+from cryostore.maintenance.store_statistics import StoreStatistics, store_statistics
 from cryostore.model.operation import Operation
 from cryostore.options.configuration import Configuration
 from cryostore.server.backend import AccessKeys, Backend

@@ -12,7 +12,7 @@ import pytest
 from conformance.blobstore import BlobStoreTests
 from cryostore.chunks.blobs import Appendable, Gathering, Versioning, open_blobs
 from cryostore.chunks.blobs.cloud import KEYS_PER_PAGE, Backoff, CloudBlobs
-from cryostore.chunks.blobs.cloud_service import CloudUrl
+from cryostore.chunks.blobs.cloud_url import CloudUrl
 from cryostore.chunks.blobs.self_test import check_blob_store
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
 from support.services import s3

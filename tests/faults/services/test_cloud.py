@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from cryostore.chunks.blobs.cloud import Backoff, CloudBlobs
-from cryostore.chunks.blobs.cloud_service import CloudUrl
+from cryostore.chunks.blobs.cloud_url import CloudUrl
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.digest import Payload, sha256

@@ -11,7 +11,7 @@ from cryostore.core.limits import KIB, MIB
 from cryostore.maintenance.garbage_collection import mark as digest_set
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.garbage_collection.mark import BYTES_PER_CHUNK_MIN, DigestSet, shares
-from cryostore.maintenance.store_state import store_statistics
+from cryostore.maintenance.store_statistics import store_statistics
 from cryostore.service import Settings
 from support.requests.api import new_resource
 from support.stores.in_process import opened

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.model.errors import IllegalArgumentException
-from cryostore.service.operations.control_plane import check_map, map_bytes, parse_map
-
-COVERS = ("service/operations/control_plane.py",)
+from cryostore.service.operations.text_maps import check_map, map_bytes, parse_map
 
 
 def test_bytes_are_counted_in_utf8_for_keys_and_values():

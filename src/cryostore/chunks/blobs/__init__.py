@@ -138,7 +138,7 @@ class Versioning(Protocol):
 def open_blobs(place: str | Path) -> BlobStore:
     """Open a blob store: a directory (path or `file://` URL, created if missing), a cloud URL, or `memory:`.
 
-    For a cloud (`s3://`, `gs://`, `az://`) the first request is made at the first use; see `cloud_service`. Raises
+    For a cloud (`s3://`, `gs://`, `az://`) the first request is made at the first use; see `cloud_url`. Raises
     ConfigurationError for a URL with another scheme, or with impossible or unsafe options.
     """
     scheme, colon, rest = str(place).partition(":")
@@ -158,6 +158,6 @@ def open_blobs(place: str | Path) -> BlobStore:
 def _open_cloud(url: str) -> BlobStore:
     # Imported here, so that only stores in a cloud pay for loading the library
     from cryostore.chunks.blobs.cloud import CloudBlobs  # noqa: PLC0415
-    from cryostore.chunks.blobs.cloud_service import CloudUrl  # noqa: PLC0415
+    from cryostore.chunks.blobs.cloud_url import CloudUrl  # noqa: PLC0415
 
     return CloudBlobs(CloudUrl.parse(url))

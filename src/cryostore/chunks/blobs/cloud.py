@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import obstore
 from obstore.exceptions import BaseError
 
-from cryostore.chunks.blobs.cloud_service import CONNECTIONS_MAX, CloudUrl, FailureKind, RequestFailure, classify
+from cryostore.chunks.blobs.cloud_failure import FailureKind, RequestFailure, classify
+from cryostore.chunks.blobs.cloud_url import CONNECTIONS_MAX, CloudUrl
 from cryostore.chunks.blobs.key import KEY_PATTERN, check_key
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import DamagedDataError

@@ -30,7 +30,7 @@ def command(store: NamedStore, as_json: bool) -> None:
     """
     from cryostore.catalog.processes import claims
     from cryostore.maintenance.claims import is_free
-    from cryostore.maintenance.store_state import pins
+    from cryostore.maintenance.pins import pins
 
     with open_store(store) as service:
         found = pins(service.context)

@@ -34,7 +34,8 @@ from cryostore.model.recovery_points import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.lineages import delete_point
-from cryostore.service.operations.control_plane import cut_page, parse_map, requested_page, time_conditions
+from cryostore.service.operations.pages import cut_page, requested_page, time_conditions
+from cryostore.service.operations.text_maps import parse_map
 from cryostore.service.operations.vaults import check_account, key_type, vault_by_name
 from cryostore.service.unknown_commits import HINT, unknown_commits_message
 

@@ -33,14 +33,9 @@ from cryostore.model.restore_jobs import (
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.operations.control_plane import (
-    arguments_digest,
-    check_map,
-    cut_page,
-    find_repeated,
-    requested_page,
-    time_conditions,
-)
+from cryostore.service.operations.idempotency import arguments_digest, find_repeated
+from cryostore.service.operations.pages import cut_page, requested_page, time_conditions
+from cryostore.service.operations.text_maps import check_map
 from cryostore.service.operations.vaults import vault_name
 
 

@@ -10,7 +10,7 @@ from cryostore.catalog.rows.uploads import UploadRow
 from cryostore.core.digest import digest_text
 from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException, ResourceNotFoundException
 from cryostore.service.context import Context
-from cryostore.service.operations.writes import Step
+from cryostore.service.operations.steps import Step
 
 
 def find_upload(transaction: Transaction, job: JobRow, upload_id: str) -> UploadRow:

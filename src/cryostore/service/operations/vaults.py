@@ -33,7 +33,8 @@ from cryostore.model.vaults import (
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.operations.control_plane import cut_page, map_bytes, requested_page
+from cryostore.service.operations.pages import cut_page, requested_page
+from cryostore.service.operations.text_maps import map_bytes
 from cryostore.service.recording import mark_vault_changed, update_record
 from cryostore.service.unknown_commits import HINT, unknown_commits_message
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conformance import api_jobs
 
-COVERS = ("service/operations/control_plane.py",)
+COVERS = ("service/operations/idempotency.py",)
 
 
 class TestStartBackupJob(api_jobs.StartBackupJobTests):

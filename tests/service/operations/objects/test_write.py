@@ -13,7 +13,7 @@ from cryostore.service.operations.objects import write as upload_module
 from support.requests.api import hex_of
 from support.stores.integrity import problems
 
-COVERS = ("service/operations/writes.py", "service/operations/uploads.py")
+COVERS = ("service/operations/payloads.py", "service/operations/uploads.py")
 
 
 class TestCompletion(api_chunks.CompletionTests):

@@ -13,9 +13,9 @@ from cryostore.model.chunks import LinkChunks, LinkChunksOutput, LinkedChunk
 from cryostore.service.access import allows
 from cryostore.service.context import Caller, Context
 from cryostore.service.operations.jobs.lookup import require_still_running, running_job
+from cryostore.service.operations.steps import run_steps
 from cryostore.service.operations.uploads import attach_chunk, check_upload_open, find_upload
 from cryostore.service.operations.vaults import vault_name
-from cryostore.service.operations.writes import run_steps
 
 
 def may_link(caller: Caller, vault: str) -> bool:

@@ -14,6 +14,8 @@ from cryostore.service.operations.jobs.lookup import (
     start_and_authorise,
     touch_running_job,
 )
+from cryostore.service.operations.payloads import Presence, check_payload, store_payload
+from cryostore.service.operations.steps import Step, SteppedWrite
 from cryostore.service.operations.uploads import (
     attach_chunk,
     check_same_chunk,
@@ -21,7 +23,6 @@ from cryostore.service.operations.uploads import (
     no_upload_error,
     too_many_chunks_error,
 )
-from cryostore.service.operations.writes import Presence, Step, SteppedWrite, check_payload, store_payload
 
 
 def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunkOutput:

@@ -36,8 +36,9 @@ from cryostore.service.lineages import (
     roll_back_job,
     start_job,
 )
-from cryostore.service.operations.control_plane import arguments_digest, check_map
+from cryostore.service.operations.idempotency import arguments_digest
 from cryostore.service.operations.jobs.lookup import authorised_job, find_job
+from cryostore.service.operations.text_maps import check_map
 from cryostore.service.operations.vaults import vault_name
 from cryostore.service.recording import update_record, write_commit_record
 

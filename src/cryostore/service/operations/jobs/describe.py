@@ -24,9 +24,10 @@ from cryostore.model.jobs import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.lineages import start_job
-from cryostore.service.operations.control_plane import cut_page, parse_map, requested_page, time_conditions
 from cryostore.service.operations.damage import find_damaged_objects
 from cryostore.service.operations.jobs.lookup import authorised_job, find_job
+from cryostore.service.operations.pages import cut_page, requested_page, time_conditions
+from cryostore.service.operations.text_maps import parse_map
 from cryostore.service.operations.vaults import vault_name
 
 ALL_CATEGORIES = ("*", "AGGREGATE_ALL")

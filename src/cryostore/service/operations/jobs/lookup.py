@@ -14,8 +14,8 @@ from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundExc
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.lineages import start_job
+from cryostore.service.operations.steps import Step, run_steps
 from cryostore.service.operations.vaults import vault_name
-from cryostore.service.operations.writes import Step, run_steps
 
 
 def find_job(transaction: Transaction, job_id: str) -> JobRow:

@@ -24,7 +24,7 @@ from cryostore.service.access import authorise
 from cryostore.service.arns import resource_type
 from cryostore.service.context import Caller, Context
 from cryostore.service.lineages import HEARTBEAT_SECONDS
-from cryostore.service.operations.control_plane import find_repeated
+from cryostore.service.operations.idempotency import find_repeated
 from cryostore.service.operations.vaults import check_tags, vault_by_name
 
 COLD_STORAGE_DAYS_MIN = 90

@@ -44,8 +44,8 @@ from cryostore.service.operations.jobs.lookup import (
     started_job,
     started_job_with,
 )
+from cryostore.service.operations.payloads import check_payload, find_presence, store_payload
 from cryostore.service.operations.uploads import find_upload
-from cryostore.service.operations.writes import check_payload, find_presence, store_payload
 
 PARTS_PER_TRANSACTION = 50
 ATTEMPTS = 3

@@ -8,7 +8,7 @@ import pytest
 
 from cryostore.model.errors import InvalidParameterValueException
 from cryostore.model.vaults import ListBackupVaults
-from cryostore.service.operations.control_plane import ITEMS_DEFAULT, cut_page, requested_page, time_conditions
+from cryostore.service.operations.pages import ITEMS_DEFAULT, cut_page, requested_page, time_conditions
 from cryostore.service.tokens import Tokens
 
 CONTEXT = SimpleNamespace(tokens=Tokens(b"secret"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.catalog.database import FixedStatements, Statement, UnexpectedRowCountError
-from cryostore.service.operations.writes import Step, SteppedWrite, run_steps
+from cryostore.service.operations.steps import Step, SteppedWrite, run_steps
 
 
 class Rows:

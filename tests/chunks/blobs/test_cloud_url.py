@@ -13,7 +13,8 @@ from obstore.exceptions import (
 
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.blobs.cloud import CloudBlobs
-from cryostore.chunks.blobs.cloud_service import REQUEST_SECONDS_MAX, CloudUrl, FailureKind, classify
+from cryostore.chunks.blobs.cloud_failure import FailureKind, classify
+from cryostore.chunks.blobs.cloud_url import REQUEST_SECONDS_MAX, CloudUrl
 from cryostore.core.errors import (
     BlobExistsError,
     BlobNotFoundError,
@@ -22,6 +23,7 @@ from cryostore.core.errors import (
     StorageUnavailableError,
 )
 
+COVERS = ("chunks/blobs/cloud_failure.py",)
 SAYS = (
     "Generic S3 error: Error performing PUT https://host/bucket/key in 1ms - Server returned non-2xx status code: "
     "{status}: <Error><Code>{code}</Code><Message>words</Message></Error>"
