@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -59,13 +60,17 @@ SHARES = {
 
 
 @pytest.fixture(autouse=True)
-def original_signal_handlers():
-    """Put back the signal handlers from before the test: a run or a server in this process may have replaced them."""
+def original_handlers():
+    """Put back the handlers of signals, log records and warnings: a run or a server in this process replaces them."""
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
     yield
     interrupts.restore_handlers()
     for number, handler in before.items():
         signal.signal(number, handler)
+    logging.captureWarnings(capture=False)
+    root.handlers, root.level = handlers, level
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -88,9 +88,6 @@ def test_a_log_whose_reader_is_gone_raises_nothing():
 
 
 def test_libraries_and_warnings_are_logged_as_lines(pipe):
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-
     def act(log):
         capture_libraries(log)
         logging.getLogger("library").error("broke\n%s", "off")
@@ -103,11 +100,7 @@ def test_libraries_and_warnings_are_logged_as_lines(pipe):
             warnings.simplefilter("always")
             warnings.warn("beware", stacklevel=1)
 
-    try:
-        lines = written(pipe, act=act)
-    finally:
-        logging.captureWarnings(capture=False)
-        root.handlers, root.level = handlers, level
+    lines = written(pipe, act=act)
     assert [line["event"].splitlines()[0] for line in lines[:2]] == ["broke", "with a traceback"]
     assert lines[0]["logger"] == "library"
     assert "RuntimeError: deep" in lines[1]["traceback"]
