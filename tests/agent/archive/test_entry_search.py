@@ -11,8 +11,8 @@ from cryostore.agent.archive.entry_search import EntryCriteria, EntrySearch
 from cryostore.agent.archive.listing import ArchiveTree, archive_entries
 from cryostore.agent.backup import listing_writer
 from cryostore.core.limits import KIB
-from cryostore.model.chunks import GetChunk
 from support.archives.agent import write
+from support.requests.calls import CountedCall
 
 
 def found(runs, pattern, **more):
@@ -52,18 +52,6 @@ def test_search_by_kind_time_and_size(local_runs, source):
     assert found(local_runs, b"new", newer_ns=2 * 10**18) == []
 
 
-class Counting:
-    """A call that counts fetched chunks."""
-
-    def __init__(self, call):
-        self.inner = call
-        self.fetched = 0
-
-    def call(self, operation):
-        self.fetched += isinstance(operation, GetChunk)
-        return self.inner.call(operation)
-
-
 @pytest.fixture
 def many(local_runs, tmp_path, monkeypatch):
     """A recovery point whose listing has many chunks, because the minimum chunk size is lowered."""
@@ -84,10 +72,10 @@ def test_chunks_shared_by_recovery_points_are_read_once(many, tmp_path):
     with many.opened() as archive:
         assert len(archive.listing_chunks) > 5
         assert [entry.path for entry in finder.find(archive)] == [b"050/needle"]
-    call = many.call = Counting(many.call)
+    call = many.call = CountedCall(many.call)
     with many.opened(first) as archive:
         assert list(finder.find(archive)) == []
-    assert call.fetched <= 2
+    assert call.counts["GetChunk"] <= 2
     finder = EntrySearch(EntryCriteria(pattern=b"file-007"))
     for point in (first, "latest", first):
         with many.opened(point) as archive:
@@ -95,12 +83,12 @@ def test_chunks_shared_by_recovery_points_are_read_once(many, tmp_path):
 
 
 def test_a_look_up_reads_a_part_of_the_listing(many):
-    call = many.call = Counting(many.call)
+    call = many.call = CountedCall(many.call)
     with many.opened() as archive:
         tree = ArchiveTree(archive)
         entry = tree.find(b"021/file-007")
         assert entry.path == b"021/file-007"
-        assert call.fetched < len(archive.listing_chunks)
+        assert call.counts["GetChunk"] < len(archive.listing_chunks)
 
 
 def test_look_ups_find_listed_paths_only(many):

@@ -6,7 +6,6 @@ A look-up finds the same entries as a reader of the whole listing, and reads few
 from __future__ import annotations
 
 import os
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +29,7 @@ from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tre
 from cryostore.core.errors import ConfigurationError
 from support.archives.agent import write
 from support.archives.made_archive import put
+from support.requests.calls import CountedCall
 
 FILE_ROW, FOLDER_ROW = (Row(mode, 0, 0, 1, 0, 0, 1, 1, number) for number, mode in enumerate((0o100644, 0o040755), 1))
 NOTE = Extra(ExtraKind.XATTR, b"user.note\0value")
@@ -151,18 +151,6 @@ def test_look_ups_agree_with_the_whole_listing(folders, sizes, other):
 CHUNKS = 500
 
 
-class Counting:
-    """A call that counts its operations by name."""
-
-    def __init__(self, inner):
-        self._inner = inner
-        self.counts = Counter()
-
-    def call(self, operation):
-        self.counts[type(operation).__name__] += 1
-        return self._inner.call(operation)
-
-
 @pytest.fixture
 def large(local_runs):
     """A recovery point whose listing has many chunks, each with a folder of three files; its call counts operations."""
@@ -172,7 +160,7 @@ def large(local_runs):
     chunks = [blocks[0] + blocks[1], *blocks[2:]]
     header = Header(root=b"/x", entries=0, files=0, file_bytes=0, objects=[], users={}, groups={}).encode()
     put(local_runs, chunks, header=header)
-    local_runs.call = Counting(local_runs.call)
+    local_runs.call = CountedCall(local_runs.call)
     return local_runs
 
 

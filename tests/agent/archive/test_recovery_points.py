@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
 from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.recovery_points import completion_seconds, find_point, list_points, point_id, split_point
 from cryostore.core.errors import ConfigurationError
-
-
-class Counting:
-    """A call that counts its operations by name."""
-
-    def __init__(self, inner):
-        self._inner = inner
-        self.counts = Counter()
-
-    def call(self, operation):
-        self.counts[type(operation).__name__] += 1
-        return self._inner.call(operation)
+from support.requests.calls import CountedCall
 
 
 @pytest.mark.parametrize("shape", ["arn", "id"])
@@ -30,7 +17,7 @@ def test_an_arn_or_id_is_looked_up_without_a_list_request(local_runs, tmp_path, 
         local_runs.backup(tmp_path / "source")
     listed = find_point(local_runs.call, "latest", resource=local_runs.resource)
     name = listed.recovery_point_arn if shape == "arn" else point_id(listed).lower()
-    call = Counting(local_runs.call)
+    call = CountedCall(local_runs.call)
     assert find_point(call, name) == listed
     assert find_point(call, name, resource=local_runs.resource) == listed
     assert find_point(call, name, vault="Default") == listed

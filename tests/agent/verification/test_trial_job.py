@@ -9,9 +9,9 @@ from cryostore.agent.verification.resource_status import RESOURCE_ARN, resource_
 from cryostore.client import pages
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import wall_clock
-from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import ListBackupJobs
 from cryostore.model.objects import ListObjects
+from support.requests.calls import CountedCall
 
 COVERS = ("agent/verification/resource_status.py",)
 
@@ -33,15 +33,9 @@ def trials(call):
 
 def test_a_trial_job_writes_reads_back_and_aborts(store):
     points, before = len(list(list_points(store))), len(trials(store))
-    counted = []
-
-    class Counting:
-        def call(self, operation):
-            counted.append(type(operation))
-            return store.call(operation)
-
-    run_trial_job(Counting(), "Default")
-    assert counted.count(GetChunk) >= 1
+    counted = CountedCall(store)
+    run_trial_job(counted, "Default")
+    assert counted.counts["GetChunk"] >= 1
     assert len(list(list_points(store))) == points
     assert len(trials(store)) == before + 1
     assert {job.state for job in trials(store)} == {"ABORTED"}

@@ -5,6 +5,7 @@ The third, a client over TCP, is `support.processes.serving.RunningServer.client
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,19 @@ from cryostore.service import Service
 from support.requests.asgi_transport import AsgiTransport
 
 URL = "http://cryostore.test"
+
+
+class CountedCall:
+    """A call that counts its operations by name."""
+
+    def __init__(self, inner: Call) -> None:
+        self._inner = inner
+        self.counts: Counter[str] = Counter()
+
+    def call(self, operation):
+        """Count the operation, and carry it out."""
+        self.counts[type(operation).__name__] += 1
+        return self._inner.call(operation)
 
 
 def root_settings(data_dir: Path):

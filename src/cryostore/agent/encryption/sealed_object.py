@@ -11,8 +11,8 @@ Sealing is deterministic: under one key, equal bytes in an equal context make eq
 and a resumed run need not send them again. Each context has its own AES key, and the nonce is a keyed digest of the
 plaintext (a synthetic nonce), so that no pair of key and nonce ever serves two plaintexts.
 
-Padding rounds lengths up to about five significant bits, as Padme does, and to whole quanta below. An observer of a
-length learns only its size class, of which there are about thirty per doubling, and nothing at all about a few bytes.
+Padding rounds lengths up to about five significant bits, as Padme does, and to whole quanta below. So a length tells
+only its size class: each doubling has about thirty of them. It tells nothing about a few bytes.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ The clocks of a database and its replicas may differ by less.
 
 
 class ServerUrl:
-    """The URL of a catalog: one host, or several of which one takes writes. `shown` is the URL without its password.
+    """The URL of a catalog, with one host or several. Of several, one takes writes. `shown` hides the password.
 
     Raises ConfigurationError if the URL cannot be parsed, or would accept a server that takes no writes. The message
     does not repeat the URL: if a character of the password is not escaped (`%40` for `@`), parts of the password end up
