@@ -56,14 +56,14 @@ def open_connections(server, count):
     return connections
 
 
-def test_simultaneous_connections_are_balanced(tmp_path):
+def test_simultaneous_connections_are_balanced(tmp_path, monkeypatch):
+    """A worker that the system leaves asleep gets its share nevertheless, because the other waits longer here."""
+    monkeypatch.setenv("YIELD_SECONDS", "0.5")
     with fake_server(tmp_path, workers=2) as server:
-        for _ in range(3):
-            connections = open_connections(server, 8)
-            assert max(connections_of(server)) <= 5  # 4 and 4, unless one worker was asleep for long
-            for connection in connections:
-                connection.__exit__()
-            wait_for(lambda: connections_of(server) == [0, 0])
+        connections = open_connections(server, 16)
+        assert sorted(connections_of(server)) in ([8, 8], [7, 9])  # both may accept at the same time
+        for connection in connections:
+            connection.__exit__()
 
 
 def test_a_restarted_worker_takes_its_share(tmp_path):

@@ -24,7 +24,13 @@ from cryostore.maintenance.nodes import REPORT_SECONDS
 from cryostore.options.configuration import Configuration
 from cryostore.server.backend import Backend
 from cryostore.server.http.connection import INTAKE_BYTES, Connection
-from cryostore.server.http.connection_balancer import BACKLOG, ConnectionBalancer, ConnectionCounts, connections_max
+from cryostore.server.http.connection_balancer import (
+    BACKLOG,
+    YIELD_SECONDS,
+    ConnectionBalancer,
+    ConnectionCounts,
+    connections_max,
+)
 from cryostore.server.http.shared_state import SharedState
 from cryostore.server.monitoring.failure import ADVICE, Failures
 from cryostore.server.monitoring.log import Log
@@ -56,6 +62,7 @@ class Worker:
         ready: Callable[[], None],
         counts: ConnectionCounts | None = None,
         meter: Meter | None = None,
+        yield_seconds: float = YIELD_SECONDS,
     ) -> None:
         meter = meter or private_meter()
         self._failures = Failures(log, meter)
@@ -86,6 +93,7 @@ class Worker:
             counts,
             gauges,
             self._certificate,
+            yield_seconds,
         )
 
     def run(self) -> None:
@@ -167,6 +175,7 @@ class _EventLoopServer(uvicorn.Server):
         counts: ConnectionCounts | None,
         gauges: _Gauges,
         certificate: Certificate,
+        yield_seconds: float,
     ) -> None:
         super().__init__(config)
         self._certificate = certificate
@@ -176,6 +185,7 @@ class _EventLoopServer(uvicorn.Server):
         self._counts = counts
         self._balancer: ConnectionBalancer | None = None
         self._exit_at = float("inf")
+        self._yield_seconds = yield_seconds
 
     def drain(self, exit_after_seconds: float) -> None:
         """Announce the end of this worker, and exit after so long. The earliest time of several calls counts."""
@@ -195,6 +205,7 @@ class _EventLoopServer(uvicorn.Server):
                 connections=lambda: len(self.server_state.connections),
                 tls=self.config.ssl,
                 refused=lambda: self._gauges.meter.add("connections_refused", 1),
+                yield_seconds=self._yield_seconds,
                 make_room=lambda: self.server_state.unproven.make_room(asyncio.get_running_loop().time()),
             )
             self.servers.append(self._balancer)  # type: ignore[arg-type] # it is closed as uvicorn closes its own

@@ -26,7 +26,7 @@ from cryostore.core.ids import random_id
 from cryostore.core.process_resources import keep_buffers, raise_open_file_limit
 from cryostore.core.time import wall_clock
 from cryostore.options.configuration import from_json
-from cryostore.server.http.connection_balancer import ConnectionCounts
+from cryostore.server.http.connection_balancer import YIELD_SECONDS, ConnectionCounts
 from cryostore.server.monitoring.log import Log, capture_libraries
 from cryostore.server.monitoring.metrics import SharedMetrics
 from cryostore.server.processes.worker import Worker
@@ -44,8 +44,8 @@ class StartReport(msgspec.Struct, omit_defaults=True):
     hint: str = ""
 
 
-def main(open_backend: OpenBackend = open_store_backend) -> int:
-    """Run the worker and return the exit code.
+def main(open_backend: OpenBackend = open_store_backend, *, yield_seconds: float = YIELD_SECONDS) -> int:
+    """Run the worker and return the exit code. It leaves a connection to a less busy worker for `yield_seconds`.
 
     The arguments are the listener's descriptor and, for a shared listener, the slot of this worker and the descriptors
     of the connection counts and of the metrics.
@@ -79,6 +79,7 @@ def main(open_backend: OpenBackend = open_store_backend) -> int:
         ready=lambda: report(StartReport(ready=True)),
         counts=counts,
         meter=meter,
+        yield_seconds=yield_seconds,
     )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     threading.Thread(target=_follow_supervisor, args=(supervisor, worker), name="supervisor", daemon=True).start()
