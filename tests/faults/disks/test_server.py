@@ -47,7 +47,14 @@ class Watched:
         self.points = {}
 
     def log(self):
-        return [json.loads(line) for line in self.server.log.read_text().splitlines()]
+        """Return the lines of the log, without those that a limit of the file's size has torn."""
+        return list(self._whole(self.server.log.read_text().splitlines()))
+
+    @staticmethod
+    def _whole(lines):
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):
+                yield json.loads(line)
 
     def logged(self, **fields):
         return [line for line in self.log() if fields.items() <= line.items()]
