@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import termios
 
 import pytest
@@ -154,6 +155,35 @@ def test_a_run_that_waits_for_a_reader_can_be_interrupted(listing, number):
     process.send_signal(number)
     assert process.wait(SECONDS_MAX) == INTERRUPTED
     assert process.stderr.read().strip() == "interrupted"
+
+
+WRITER = """
+import io, time
+from cryostore.cli.output import InterruptibleOutput
+from cryostore.core import interrupts
+stream = io.BufferedWriter(InterruptibleOutput(1))
+for number in range(200):
+    with interrupts.deferred():
+        try:
+            stream.write(b"%d\\n" % number)
+            stream.flush()
+            while True:
+                interrupts.check()
+                time.sleep(0.001)
+        except KeyboardInterrupt:
+            stream.flush()
+    interrupts.restore_handlers()
+"""
+
+
+def test_a_part_that_was_written_as_ctrl_c_came_is_not_written_again():
+    """The reader interrupts the writer as soon as it has read a line, often while the writer still writes it."""
+    with subprocess.Popen([sys.executable, "-c", WRITER], stdout=subprocess.PIPE, bufsize=0) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(int(line))
+            process.send_signal(signal.SIGINT)
+    assert lines == list(range(200))
 
 
 def test_a_slow_reader_gets_everything(listing):

@@ -44,6 +44,8 @@ class InterruptibleOutput(io.RawIOBase):
         """Whether the run is ending: output that cannot be written at once is dropped."""
         self.failure: OSError | None = None
         """The first error of a write, after which nothing is written."""
+        self._already_written = b""
+        """A part that was written as KeyboardInterrupt came. A buffer offers it again."""
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -60,22 +62,30 @@ class InterruptibleOutput(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         """Write a part of the data; return its length. Data that cannot be written counts as written."""
         view = memoryview(data).cast("B")
+        already, self._already_written = self._already_written, b""
+        if already and view[: len(already)] == already:
+            return len(already)
         if self.failure is not None:
             return len(view)
         if self.ends:
             if not self._poller.poll(READER_MS):
                 return len(view)
             view = view[: select.PIPE_BUF]  # the poll promises room for this much
+        written: list[int] = []
         try:
-            while True:
+            while not written:
                 with interruptible:
-                    try:
-                        return os.write(self._fd, view)
+                    try:  # no signal is handled between the write and the note of its length, as both are one call
+                        written.extend(map(os.write, (self._fd,), (view,)))
                     except BlockingIOError:  # a non-blocking descriptor with a slow reader
                         self._poller.poll(READER_MS)
         except OSError as error:
             self.failure = error
             return len(view)
+        except KeyboardInterrupt:
+            self._already_written = bytes(view[: sum(written)])
+            raise
+        return written[0]
 
 
 def open_outputs() -> tuple[InterruptibleOutput, InterruptibleOutput]:

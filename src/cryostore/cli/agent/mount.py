@@ -99,9 +99,8 @@ def serve_nbd(point: str, path: str, vault: str | None, resource: str | None, **
         with listening_socket(path) as server:
             interrupts.check()
             export = Export(entry.path, PooledFile(points, found, entry))
-            thread = threading.Thread(target=serve_clients, args=(server, export), name="nbd", daemon=True)
+            threading.Thread(target=serve_clients, args=(server, export), name="nbd", daemon=True).start()
             with suppress(KeyboardInterrupt):  # from this line on, Ctrl-C is the normal end
                 output.tell(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it")
-                thread.start()  # after the line is written: a client that is served may end this process at once
                 wait_until_set(threading.Event())
             server.shutdown(socket.SHUT_RDWR)
