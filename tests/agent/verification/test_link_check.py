@@ -18,26 +18,14 @@ from cryostore.agent.verification.archive_check import (
     verify_archive,
 )
 from cryostore.core.limits import MIB
-from cryostore.model.chunks import GetChunk
 from support.archives.agent import in_an_hour, write
 from support.archives.made_archive import plain_header, put
+from support.requests.calls import CountedCall
 
 COVERS = ("agent/verification/archive_check.py",)
 
 SIZE = 1000
 ROOT = encode(Kind.ROOT, b"", b"\0", [Row(0o040755, 0, 0, 0, 0, 0, 1, 1, 1).pack()], [NO_CONTENT.pack()], {})
-
-
-class CountedChunks:
-    """A call that counts fetched chunks."""
-
-    def __init__(self, call):
-        self._call = call
-        self.read = 0
-
-    def call(self, operation):
-        self.read += isinstance(operation, GetChunk)
-        return self._call.call(operation)
 
 
 def put_names(runs, chunks, contents, inodes=None, sizes=None):
@@ -51,13 +39,13 @@ def put_names(runs, chunks, contents, inodes=None, sizes=None):
 
 def faults(runs):
     """Return the faults of entries by number, and the number of chunks that the check read."""
-    runs.call = CountedChunks(runs.call)
+    runs.call = CountedCall(runs.call)
     with runs.opened() as archive:
         check = LinkCheck(archive)
         entries = list(archive_entries(archive))
-        runs.call.read = 0
+        runs.call.counts.clear()
         found = {int(entry.path): check.fault(entry) for entry in entries if entry.path}
-    return {number: fault for number, fault in found.items() if fault}, runs.call.read
+    return {number: fault for number, fault in found.items() if fault}, runs.call.counts["GetChunk"]
 
 
 @pytest.mark.parametrize("data", [False, True])
