@@ -59,6 +59,18 @@ def new_database(*, migrated=True):
         store.give_back(name, migrated=migrated)
 
 
+def _close_others(connection):
+    """End every other connection to the database.
+
+    A backend that ends by itself has no role for a moment, and PostgreSQL then refuses to end it. It is asked again.
+    """
+    for _ in range(100):
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+            connection.execute(CLOSE_OTHERS)
+            return
+    connection.execute(CLOSE_OTHERS)
+
+
 @functools.cache
 def _store(url):
     return _Store(url)
@@ -90,7 +102,7 @@ class _Store:
 
     def give_back(self, name, *, migrated):
         with psycopg.connect(at(self.url, name), autocommit=True) as connection:
-            connection.execute(CLOSE_OTHERS)
+            _close_others(connection)
             if migrated:
                 connection.execute("; ".join(self._to_first_rows(connection)), prepare=False)
             else:
